@@ -13,8 +13,8 @@ EXTENSION = eventstore
 EXTVERSION = 0.1
 MODULE_big = eventstore
 
-# The sources are elsewhere in a VPATH build.
-top = $(if $(VPATH),$(VPATH),.)
+# Where the sources are: elsewhere, in a VPATH build.
+top := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
 
 ROOMS = eventstore catalog stream log append read guard check
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
@@ -44,9 +44,9 @@ ifneq ($(wildcard $(PGXS)),)
 
 include $(PGXS)
 
-ifdef VPATH
+ifneq ($(realpath $(top)),$(realpath .))
 # Objects, the joined SQL and the expected output are looked for here.
-$(shell mkdir -p src sql && ln -sfn $(abspath $(VPATH))/expected expected)
+$(shell mkdir -p src sql && ln -sfn $(abspath $(top))/expected expected)
 endif
 
 $(OBJS): $(wildcard $(top)/src/*.h)
