@@ -15,12 +15,15 @@ MODULE_big = eventstore
 
 # Where the sources are: elsewhere, in a VPATH build.
 top := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
+ifneq ($(top),.)
+VPATH := $(top)
+endif
 
-ROOMS = eventstore catalog stream log append read guard check
+ROOMS = eventstore catalog stream log append read guard check point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog stream append read log guard check
+PARTS = catalog stream append read log guard check privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
@@ -44,7 +47,7 @@ ifneq ($(wildcard $(PGXS)),)
 
 include $(PGXS)
 
-ifneq ($(realpath $(top)),$(realpath .))
+ifneq ($(top),.)
 # Objects, the joined SQL and the expected output are looked for here.
 $(shell mkdir -p src sql && ln -sfn $(abspath $(top))/expected expected)
 endif
