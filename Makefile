@@ -31,6 +31,7 @@ DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 REGRESS = catalog stream append read log guard check
 REGRESS_OPTS = --inputdir=$(top)/test
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
+POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))
 ISOLATION_OPTS = --inputdir=$(top)/test --outputdir=.
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl

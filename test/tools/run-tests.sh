@@ -3,7 +3,8 @@
 # run-tests.sh: build the extension, run its tests, count them.  Started by
 # sandbox.sh, whose environment it needs.
 #
-#	SUITES		which suites, of: regress isolation examples readme tap
+#	SUITES		which suites, of: regress isolation examples readme tap, and points:
+#				the isolation specs that need a build with COPT=-DES_POINTS
 #	TESTS		which tests, by name or shell pattern ("append", "append*")
 #	JOBS		how many TAP tests at a time (2)
 #	RESULTS		a directory that is to receive what regress and isolation tests
@@ -31,11 +32,17 @@ mkdir "$logs"
 # shellcheck source=test/tools/server.sh
 source test/tools/server.sh
 
+# Whatever ended this script, the last line says how it went; an end before all
+# suites were through is a failure.
+complete=
 finish()
 {
-	echo "$passed passed, $failed failed"
-	[[ $failed -eq 0 && $passed -gt 0 ]]
+	[[ -n $complete ]] || failed=$((failed + 1))
+	[[ $passed -gt 0 || $failed -gt 0 ]] || echo "No test was run."
+	printf '\n%s passed, %s failed\n' "$passed" "$failed"
+	[[ $failed -eq 0 && $passed -gt 0 ]] || exit 1
 }
+trap finish EXIT
 
 heading()
 {
@@ -72,8 +79,6 @@ build()
 	if ! make -s -j2 with_llvm=no install PG_CONFIG="$PG_CONFIG" >"$logs/build" 2>&1; then
 		cat "$logs/build"
 		echo "The extension does not build."
-		failed=1
-		finish || true
 		exit 1
 	fi
 	grep -i 'warning' "$logs/build" || true
@@ -86,7 +91,7 @@ pg_regress_suite()
 	local program=$1 log=$logs/${1##*/} name ok status=0
 	shift
 
-	mkdir -p results/points
+	mkdir -p expected/points results/points
 	# Without an expected file the program would stop at the first such test.
 	for name in "$@"; do
 		[[ -e expected/$name.out || -e expected/${name}_1.out ]] || : >"expected/$name.out"
@@ -122,6 +127,11 @@ suite_regress()
 suite_isolation()
 {
 	pg_regress_suite "$(program isolation/pg_isolation_regress)" "$@"
+}
+
+suite_points()
+{
+	suite_isolation "$@"
 }
 
 # An example is right if it runs without an error in a new database, and prints
@@ -220,15 +230,26 @@ suite_tap()
 	done
 }
 
+# names_of FILE...: their names without the directories, of those that exist.
+names_of()
+{
+	local file
+
+	for file in "$@"; do
+		[[ ! -e $file ]] || echo "${file##*/}"
+	done
+}
+
 # The tests of a suite, by name.
 list()
 {
 	case $1 in
 		regress) make -s print-REGRESS PG_CONFIG="$PG_CONFIG" ;;
 		isolation) make -s print-ISOLATION PG_CONFIG="$PG_CONFIG" ;;
-		examples) find test/examples -maxdepth 1 \( -name '*.sql' -o -name '*.sh' \) -printf '%f\n' 2>/dev/null | sort ;;
+		points) make -s print-POINTS PG_CONFIG="$PG_CONFIG" ;;
+		examples) names_of test/examples/*.sql test/examples/*.sh ;;
 		readme) echo readme ;;
-		tap) find test/t -maxdepth 1 -name '*.pl' -printf '%f\n' 2>/dev/null | sed 's/\.pl$//' | sort ;;
+		tap) names_of test/t/*.pl | sed 's/\.pl$//' ;;
 		*)
 			echo "no suite is called $1" >&2
 			return 1
@@ -240,8 +261,7 @@ heading "$("$PG_CONFIG" --version), $("$(dirname "$PG_CONFIG")/psql" --version |
 build
 if ! server_start; then
 	echo "The server does not start."
-	failed=1
-	finish || exit 1
+	exit 1
 fi
 for suite in $SUITES; do
 	names=$(list "$suite")
@@ -252,5 +272,4 @@ for suite in $SUITES; do
 	"suite_$suite" "${tests[@]}"
 done
 server_stop
-echo
-finish
+complete=yes
