@@ -131,7 +131,7 @@ copy_history()
 	command -v git >/dev/null || return 0
 	[[ $("${git[@]}" rev-parse --show-toplevel 2>/dev/null) == "$tree" ]] || return 0
 	"${git[@]}" bundle create -q "$work/history" HEAD 2>/dev/null || return 0
-	git clone -q "$work/history" "$work/repo" 2>/dev/null || return 0
+	git clone -q "$work/history" "$work/repo" >/dev/null 2>&1 || return 0
 	rm "$work/history"
 	export ES_GIT_REPO=$work/repo
 }
