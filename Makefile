@@ -30,3 +30,8 @@ $(OBJS): $(wildcard src/*.h)
 
 sql/$(EXTENSION)--$(EXTVERSION).sql: $(PART_FILES)
 	cat $^ > $@
+
+# Needs the extension installed; see test/bench/run for its options.
+.PHONY: bench
+bench:
+	PG_CONFIG=$(PG_CONFIG) test/bench/run
