@@ -4,11 +4,11 @@ EXTENSION = eventstore
 EXTVERSION = 0.1
 MODULE_big = eventstore
 
-ROOMS = eventstore catalog stream log append read guard check
+ROOMS = eventstore catalog stream log append read guard check point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog stream append read log guard check
+PARTS = catalog stream append read log guard check privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 EXTRA_CLEAN = sql/$(EXTENSION)--$(EXTVERSION).sql

@@ -1,0 +1,62 @@
+-- catalog: the store's own tables.  Names resolve to the extension's schema.
+\echo Use "CREATE EXTENSION eventstore" to load this file. \quit
+
+-- Every event, once, for ever.  Nothing in it is updated, so an append is one
+-- heap insert and three index inserts and leaves nothing to clean up.
+CREATE TABLE es_event (
+	position     bigint      NOT NULL,
+	version      bigint      NOT NULL,
+	recorded_at  timestamptz NOT NULL,
+	event_id     uuid        NOT NULL,
+	type_version integer     NOT NULL,
+	stream_id    text        COLLATE "C" NOT NULL,
+	event_type   text        COLLATE "C" NOT NULL,
+	data         jsonb       NOT NULL,
+	metadata     jsonb,
+	tags         text[],
+	CONSTRAINT es_event_pkey PRIMARY KEY (position),
+	CONSTRAINT es_event_event_id_key UNIQUE (event_id),
+	CONSTRAINT es_event_stream_id_version_key UNIQUE (stream_id, version)
+);
+COMMENT ON TABLE es_event IS 'every event of the store, in the order of its position; append-only';
+COMMENT ON COLUMN es_event.position IS 'place in the global log; grows, may have holes, never reused';
+COMMENT ON COLUMN es_event.version IS 'place in the stream: 1, 2, 3, without holes';
+COMMENT ON COLUMN es_event.recorded_at IS 'when the event was appended; never goes back inside a stream';
+COMMENT ON COLUMN es_event.event_id IS 'unique id, given by the writer or a UUID of version 7';
+COMMENT ON COLUMN es_event.type_version IS 'version of the event type that the data is written in';
+COMMENT ON COLUMN es_event.stream_id IS 'the entity the event is about, such as account-1; the part before the first "-" is its category';
+COMMENT ON COLUMN es_event.event_type IS 'what happened, such as MoneyDeposited';
+COMMENT ON COLUMN es_event.data IS 'the facts';
+COMMENT ON COLUMN es_event.metadata IS 'who, why and in which context; a JSON object';
+COMMENT ON COLUMN es_event.tags IS 'what the event concerns besides its stream, as a sorted set';
+
+-- CACHE 1 is part of the order protocol: a position is drawn, never kept for later.
+CREATE SEQUENCE es_event_position_seq AS bigint CACHE 1 OWNED BY es_event.position;
+COMMENT ON SEQUENCE es_event_position_seq IS 'hands out positions';
+
+-- Holds no rows.  An append locks it in ROW EXCLUSIVE mode; who needs all
+-- appends to stand still for a moment takes a mode that conflicts.
+CREATE TABLE es_gate ();
+COMMENT ON TABLE es_gate IS 'lock object that every append passes; holds no rows';
+
+-- At most one row.  None until the first es_settle(), so that a restored dump
+-- brings its own.
+CREATE TABLE es_settled (
+	singleton  boolean     NOT NULL DEFAULT true,
+	store_id   uuid        NOT NULL DEFAULT gen_random_uuid(),
+	epoch      integer     NOT NULL DEFAULT 1,
+	position   bigint      NOT NULL,
+	written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	CONSTRAINT es_settled_pkey PRIMARY KEY (singleton),
+	CONSTRAINT es_settled_singleton_check CHECK (singleton)
+);
+COMMENT ON TABLE es_settled IS 'the settled position as last written down; what standbys and replicas go by';
+COMMENT ON COLUMN es_settled.store_id IS 'identity of the store';
+COMMENT ON COLUMN es_settled.epoch IS 'counts histories: positions of different epochs are not comparable';
+COMMENT ON COLUMN es_settled.position IS 'no event at or below it can still appear';
+COMMENT ON COLUMN es_settled.written_at IS 'when it was written down';
+
+SELECT pg_catalog.pg_extension_config_dump('es_event', '');
+SELECT pg_catalog.pg_extension_config_dump('es_event_position_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('es_gate', '');
+SELECT pg_catalog.pg_extension_config_dump('es_settled', '');

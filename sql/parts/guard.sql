@@ -1,0 +1,97 @@
+-- guard: what may be done to es_event, and by whom
+
+CREATE FUNCTION es_event_insert() RETURNS trigger
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION es_event_insert() IS
+	'gives an event that comes by INSERT or COPY its version, position, id and time';
+
+CREATE FUNCTION es_event_refuse() RETURNS trigger
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION es_event_refuse() IS
+	'refuses to change or remove events';
+
+CREATE TRIGGER es_event_insert BEFORE INSERT ON es_event
+	FOR EACH ROW EXECUTE FUNCTION es_event_insert();
+CREATE TRIGGER es_event_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON es_event
+	FOR EACH STATEMENT EXECUTE FUNCTION es_event_refuse();
+-- Logical replication fires no statement triggers.
+CREATE TRIGGER es_event_refuse_row BEFORE UPDATE OR DELETE ON es_event
+	FOR EACH ROW EXECUTE FUNCTION es_event_refuse();
+ALTER TABLE es_event
+	ENABLE ALWAYS TRIGGER es_event_insert,
+	ENABLE ALWAYS TRIGGER es_event_refuse,
+	ENABLE ALWAYS TRIGGER es_event_refuse_row;
+
+-- MERGE cannot be told from INSERT by a trigger, but the server refuses it on
+-- any table that has a rule.  This one never applies to anything.
+CREATE RULE es_event_no_merge AS ON DELETE TO es_event WHERE false DO ALSO NOTHING;
+COMMENT ON RULE es_event_no_merge ON es_event IS
+	'makes the server refuse MERGE; has no effect of its own';
+
+-- Reader: SELECT.  Writer: INSERT too.  Admin: all that keeps the store
+-- running, with the right to grant it.  Each level includes the one before.
+-- The caller must be allowed to grant: an admin, the extension's owner or a
+-- superuser.
+CREATE FUNCTION es_grant(role regrole, level text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	levels CONSTANT text[] := ARRAY['reader', 'writer', 'admin'];
+	given int := array_position(levels, level);
+	option CONSTANT text := CASE level WHEN 'admin' THEN ' WITH GRANT OPTION' ELSE '' END;
+	extension record;
+	g record;
+BEGIN
+	IF role IS NULL THEN
+		RAISE 'argument "role" must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	IF given IS NULL THEN
+		RAISE 'invalid level "%"', level USING
+			ERRCODE = 'invalid_parameter_value',
+			HINT = 'Use reader, writer or admin.';
+	END IF;
+	SELECT e.oid, n.nspname INTO extension
+		FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+		WHERE e.extname = 'eventstore';
+	EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', extension.nspname, role) || option;
+	FOR g IN
+		SELECT * FROM (VALUES
+			('reader', 'SELECT', 'es_event'),
+			('reader', 'SELECT', 'es_settled'),
+			('writer', 'INSERT', 'es_event'),
+			('admin', 'INSERT, UPDATE', 'es_settled')
+		) AS v(level, privileges, name)
+	LOOP
+		CONTINUE WHEN array_position(levels, g.level) > given;
+		EXECUTE format('GRANT %s ON TABLE %I.%I TO %s',
+					   g.privileges, extension.nspname, g.name, role) || option;
+	END LOOP;
+	FOR g IN
+		SELECT v.level, p.oid::regprocedure AS signature
+			FROM (VALUES
+				('reader', 'es_category'),
+				('reader', 'es_stream_version'),
+				('reader', 'es_read_stream'),
+				('reader', 'es_read_all'),
+				('reader', 'es_settled_position'),
+				('reader', 'es_position_at'),
+				('writer', 'es_append'),
+				('writer', 'es_append_batch'),
+				('writer', 'es_last_position'),
+				('admin', 'es_settle'),
+				('admin', 'es_check'),
+				('admin', 'es_grant')
+			) AS v(level, name)
+			JOIN pg_proc p ON p.proname = v.name
+			JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+				AND d.refclassid = 'pg_extension'::regclass
+				AND d.refobjid = extension.oid AND d.deptype = 'e'
+	LOOP
+		CONTINUE WHEN array_position(levels, g.level) > given;
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', g.signature, role) || option;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION es_grant(regrole, text) IS
+	'let a role read, write or administer the store (level reader, writer or admin)';

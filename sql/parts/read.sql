@@ -1,0 +1,32 @@
+-- read: events of a stream, events of the log.  Both need SELECT on es_event.
+
+-- Forward: the events after from_version, which is the last version the
+-- caller has seen.  Backwards: the events before from_version, newest first;
+-- 0 begins at the end.  max_count NULL reads all.
+CREATE FUNCTION es_read_stream(
+	stream_id    text,
+	from_version bigint  DEFAULT 0,
+	max_count    bigint  DEFAULT NULL,
+	backwards    boolean DEFAULT false
+) RETURNS SETOF es_event
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
+COMMENT ON FUNCTION es_read_stream(text, bigint, bigint, boolean) IS
+	'events of one stream in the order of their versions';
+
+-- The events after from_position, which is the last position the caller has
+-- seen, in position order.  Whoever goes on from the last position it got
+-- meets every committed event exactly once.  Ends early where an event may
+-- still appear in front; call again later.  What it returns is on disk.
+--
+-- With a filter the last row is not the end of what was searched: when fewer
+-- than max_count rows come back, a value of es_settled_position() taken
+-- before the call is a place to go on from, too.
+CREATE FUNCTION es_read_all(
+	from_position bigint DEFAULT 0,
+	max_count     bigint DEFAULT 1000,
+	event_types   text[] DEFAULT NULL,
+	category      text   DEFAULT NULL
+) RETURNS SETOF es_event
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1000;
+COMMENT ON FUNCTION es_read_all(bigint, bigint, text[], text) IS
+	'events of all streams in the order of their positions, without ever missing one';

@@ -1,0 +1,814 @@
+/*
+ * append.c: give new events their place and put them into the store.
+ *
+ * One append, in this order, and the order matters:
+ *   1. the gate, then the stream's lock;
+ *   2. event ids that are already stored: a retry, answered and done;
+ *   3. the version check: a loser fails here and burns no position;
+ *   4. announce, draw positions (log.c says why);
+ *   5. insert through the table and index access methods.
+ * EsAssign is 1, 3 and 4 and serves es_append, es_append_batch and the
+ * BEFORE INSERT trigger alike, so no route can leave out a check.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "common/int.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "port/pg_bswap.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "append.h"
+#include "compat.h"
+#include "log.h"
+#include "point.h"
+#include "stream.h"
+
+/* Rows that go to the heap in one call: bounds the slots kept in memory. */
+#define ES_INSERT_CHUNK 256
+
+/* An open path into es_event: heap, indexes, triggers. */
+typedef struct Inserter
+{
+	Relation	event;
+	EState	   *estate;			/* owns all memory of the path */
+	ResultRelInfo *target;
+	TransitionCaptureState *transition; /* for statement triggers, or NULL */
+	bool		has_triggers;	/* AFTER or statement triggers want firing */
+	bool		has_before;		/* BEFORE row triggers besides our own */
+	CommandId	cid;			/* stamps the rows */
+} Inserter;
+
+/* The setting eventstore.metadata, and the same parsed; NULL when empty. */
+static char *session_metadata_text = NULL;
+static Jsonb *session_metadata = NULL;
+static bool session_metadata_stale = true;
+
+/* What es_last_position() answers; 0: nothing appended yet. */
+static int64 last_position = 0;
+
+/* Position of the row es_append is handing to other BEFORE triggers, or 0. */
+static int64 assigned_position = 0;
+
+PG_FUNCTION_INFO_V1(es_append);
+PG_FUNCTION_INFO_V1(es_append_batch);
+PG_FUNCTION_INFO_V1(es_last_position);
+
+/* ----- metadata of the session ----- */
+
+static bool
+check_metadata(char **newval, void **extra, GucSource source)
+{
+	const char *text = *newval;
+
+	if (text == NULL || *text == '\0')
+		return true;
+	if (text[strspn(text, " \t\n\r")] == '{' && EsJsonIsValid(text))
+		return true;
+	GUC_check_errdetail("\"eventstore.metadata\" must be a JSON object.");
+	return false;
+}
+
+static void
+assign_metadata(const char *newval, void *extra)
+{
+	session_metadata_stale = true;
+}
+
+void
+EsAppendInit(void)
+{
+	DefineCustomStringVariable("eventstore.metadata",
+							   "JSON object merged under the metadata of each event appended.",
+							   "For what the application knows once a transaction: user, correlation_id, causation_id, traceparent. "
+							   "Set it with SET LOCAL; keys of an event's own metadata win.",
+							   &session_metadata_text, "", PGC_USERSET,
+							   0,
+							   check_metadata, assign_metadata, NULL);
+}
+
+/* eventstore.metadata as jsonb, parsed once for each value it takes. */
+static Jsonb *
+current_session_metadata(void)
+{
+	if (!session_metadata_stale)
+		return session_metadata;
+	if (session_metadata != NULL)
+		pfree(session_metadata);
+	session_metadata = NULL;
+	if (session_metadata_text != NULL && *session_metadata_text != '\0')
+	{
+		Datum		parsed = DirectFunctionCall1(jsonb_in,
+												 CStringGetDatum(session_metadata_text));
+		MemoryContext saved;
+
+		saved = MemoryContextSwitchTo(TopMemoryContext);
+		session_metadata = DatumGetJsonbPCopy(parsed);
+		MemoryContextSwitchTo(saved);
+	}
+	session_metadata_stale = false;
+	return session_metadata;
+}
+
+/*
+ * The metadata an event is stored with: the session's, with the event's own
+ * on top.  NULL when there is neither; 22023 unless it is an object.
+ */
+Jsonb *
+EsMergeMetadata(Jsonb *metadata)
+{
+	Jsonb	   *session = current_session_metadata();
+
+	if (metadata != NULL && !JB_ROOT_IS_OBJECT(metadata))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("metadata must be a JSON object")));
+	if (session == NULL)
+		return metadata;
+	if (metadata == NULL)		/* a copy: the cached one may go under a trigger */
+		return DatumGetJsonbPCopy(JsonbPGetDatum(session));
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
+											  JsonbPGetDatum(session),
+											  JsonbPGetDatum(metadata)));
+}
+
+/* ----- tags ----- */
+
+static int
+compare_tags(const void *a, const void *b)
+{
+	text	   *left = DatumGetTextPP(*(const Datum *) a);
+	text	   *right = DatumGetTextPP(*(const Datum *) b);
+	int			llen = VARSIZE_ANY_EXHDR(left);
+	int			rlen = VARSIZE_ANY_EXHDR(right);
+	int			order = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), Min(llen, rlen));
+
+	return order != 0 ? order : (llen > rlen) - (llen < rlen);
+}
+
+/*
+ * The tags as a sorted set.  NULL for none; 22004, 42602, 42622 for a bad
+ * tag, 54000 for too many, 22023 for an array of several dimensions.
+ */
+ArrayType *
+EsCheckTags(ArrayType *tags)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	int			kept = 0;
+
+	if (tags == NULL || ARR_NDIM(tags) == 0)
+		return NULL;
+	if (ARR_NDIM(tags) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("tags must be a one-dimensional array")));
+	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("a tag must not be null")));
+		EsCheckTag(DatumGetTextPP(elements[i]));
+	}
+	qsort(elements, n, sizeof(Datum), compare_tags);
+	for (int i = 0; i < n; i++)
+		if (i == 0 || compare_tags(&elements[i], &elements[kept - 1]) != 0)
+			elements[kept++] = elements[i];
+	if (kept > ES_MAX_TAGS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many tags"),
+				 errdetail("The event has %d different tags; the limit is %d.",
+						   kept, ES_MAX_TAGS)));
+	return construct_array(elements, kept, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* ----- event ids ----- */
+
+/*
+ * Write UUIDs of version 7 for all events that have no id: milliseconds
+ * since 1970, then twelve bits that make those of one call ascend, then
+ * random bits.  Neighbours in time are neighbours in the id index.
+ */
+static void
+assign_ids(EsAppend *append)
+{
+	int64		usecs = append->recorded_at +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	int64		quarters = usecs * 4;	/* about what twelve bits can tell apart */
+
+	for (int i = 0; i < append->nevents; i++)
+	{
+		EsNewEvent *event = &append->events[i];
+		unsigned char *id = event->event_id.data;
+		int64		ms;
+		uint32		fraction;
+
+		if (event->has_id)
+			continue;
+		ms = quarters / 4000;
+		fraction = (uint32) (quarters % 4000);
+		if (!pg_strong_random(id + 8, UUID_LEN - 8))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		for (int b = 0; b < 6; b++)
+			id[b] = (unsigned char) (ms >> (8 * (5 - b)));
+		id[6] = (unsigned char) (0x70 | (fraction >> 8));
+		id[7] = (unsigned char) fraction;
+		id[8] = (unsigned char) (0x80 | (id[8] & 0x3F));
+		quarters++;
+	}
+}
+
+/* Read the stored event with this id, committed or our own, into the slot. */
+static bool
+event_by_id(Relation event, Relation id_key, const pg_uuid_t *id,
+			TupleTableSlot *slot)
+{
+	ScanKeyData key;
+	IndexScanDesc scan;
+	bool		found;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	scan = EsIndexBeginScan(event, id_key, SnapshotSelf, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	index_endscan(scan);
+	return found;
+}
+
+/* Is the stored event in the slot the one that is being appended? */
+static bool
+is_same_event(TupleTableSlot *slot, const text *stream_id,
+			  const EsNewEvent *event)
+{
+	bool		isnull;
+	Datum		stored;
+
+	stored = slot_getattr(slot, ES_EVENT_STREAM_ID, &isnull);
+	if (!DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, stored,
+											  PointerGetDatum(stream_id))))
+		return false;
+	stored = slot_getattr(slot, ES_EVENT_EVENT_TYPE, &isnull);
+	if (!DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, stored,
+											  PointerGetDatum(event->event_type))))
+		return false;
+	stored = slot_getattr(slot, ES_EVENT_DATA, &isnull);
+	return DatumGetBool(DirectFunctionCall2(jsonb_eq, stored,
+											JsonbPGetDatum(event->data)));
+}
+
+static void
+report_id_used(const EsNewEvent *event, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("event id %s is already used",
+					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&event->event_id)))),
+			 errdetail("%s", detail),
+			 errhint("Repeat an append with the same ids only with the same events; give new events new ids."),
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "es_event_event_id_key")));
+}
+
+/*
+ * Is this append the repetition of an earlier one?  If all ids are stored,
+ * with the same events in the same order, versions and positions are filled
+ * in from there and the answer is yes; if none is, no.  Anything between is
+ * 23505.  The stream is locked, so a first try that is still under way has
+ * been waited for.
+ */
+static bool
+is_retry(Relation event, const EsStore *store, EsAppend *append)
+{
+	Relation	id_key = index_open(store->id_key, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(event, NULL);
+	int			found = 0;
+
+	for (int i = 0; i < append->nevents; i++)
+	{
+		EsNewEvent *new = &append->events[i];
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!new->has_id || !event_by_id(event, id_key, &new->event_id, slot))
+			continue;
+		if (!is_same_event(slot, append->stream_id, new))
+			report_id_used(new, "It belongs to a different event.");
+		new->position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
+		new->version = DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull));
+		if (found != i)
+			report_id_used(new, "Only some of the batch's event ids exist.");
+		if (i > 0 && new->version != append->events[i - 1].version + 1)
+			report_id_used(new, "The events exist, but not in this order one after the other.");
+		found++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(id_key, AccessShareLock);
+	if (found > 0 && found < append->nevents)
+		report_id_used(&append->events[found - 1],
+					   "Only some of the batch's event ids exist.");
+	return found > 0;
+}
+
+/* ----- place in the stream and in the log ----- */
+
+static void
+check_version(const EsAppend *append, int64 actual)
+{
+	int64		expected = append->expected_version;
+	char	   *wanted;
+
+	if (expected == ES_VERSION_ANY || expected == actual ||
+		(expected == ES_VERSION_EXISTS && actual > 0))
+		return;
+	wanted = expected == ES_VERSION_EXISTS ? "an existing stream" :
+		expected == ES_VERSION_NONE ? "no stream" :
+		psprintf("version " INT64_FORMAT, expected);
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("stream \"%s\" is not at the expected version",
+					text_to_cstring(append->stream_id)),
+			 errdetail("Expected %s; the stream is at version " INT64_FORMAT ".",
+					   wanted, actual),
+			 errhint("Read the stream again and decide again."),
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "es_expected_version")));
+}
+
+/* Versions and the time; the time never goes back inside a stream. */
+static void
+assign_versions(EsAppend *append, EsStreamHead head)
+{
+	int64		last;
+
+	if (pg_add_s64_overflow(head.version, append->nevents, &last))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("stream \"%s\" is full",
+						text_to_cstring(append->stream_id))));
+	for (int i = 0; i < append->nevents; i++)
+		append->events[i].version = head.version + 1 + i;
+	append->recorded_at = GetCurrentTimestamp();
+	if (head.version > 0 && head.recorded_at > append->recorded_at)
+		append->recorded_at = head.recorded_at;
+}
+
+static void
+draw_positions(const EsStore *store, EsAppend *append)
+{
+	for (int i = 0; i < append->nevents; i++)
+		append->events[i].position = EsDrawPosition(store);
+	EsPoint("after-draw");
+}
+
+/* Check the version of a locked stream and assign all that is to assign. */
+static void
+assign_place(Relation event, const EsStore *store, EsAppend *append)
+{
+	Relation	stream_key = index_open(store->stream_key, AccessShareLock);
+	EsStreamHead head;
+
+	head = EsStreamHeadForAppend(event, stream_key, append->stream_id);
+	index_close(stream_key, AccessShareLock);
+	check_version(append, head.version);
+	assign_versions(append, head);
+	assign_ids(append);
+	if (ES_BUG != 5)
+		draw_positions(store, append);
+	EsNoteLastPosition(append->events[append->nevents - 1].position);
+}
+
+/*
+ * Lock the stream, check the version and assign version, position, id and
+ * time of each event.  All locks stay until the transaction ends.
+ */
+void
+EsAssign(Relation event, const EsStore *store, EsAppend *append)
+{
+	if (ES_BUG == 5)
+		draw_positions(store, append);
+	EsStreamLock(store, append->stream_id);
+	assign_place(event, store, append);
+}
+
+void
+EsNoteLastPosition(int64 position)
+{
+	last_position = position;
+}
+
+/*
+ * es_last_position() → bigint: NULL before this session's first append.
+ */
+Datum
+es_last_position(PG_FUNCTION_ARGS)
+{
+	if (last_position == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(last_position);
+}
+
+/* ----- the way into the table ----- */
+
+/*
+ * Is this the row that an append passes to other BEFORE triggers?  Our own
+ * trigger then leaves it as it is.
+ */
+bool
+EsIsAssigned(int64 position)
+{
+	return assigned_position != 0 && assigned_position == position;
+}
+
+static bool
+has_other_before_trigger(const TriggerDesc *triggers)
+{
+	int			count = 0;
+
+	if (triggers == NULL || !triggers->trig_insert_before_row)
+		return false;
+	for (int i = 0; i < triggers->numtriggers; i++)
+		if (TRIGGER_TYPE_MATCHES(triggers->triggers[i].tgtype,
+								 TRIGGER_TYPE_ROW, TRIGGER_TYPE_BEFORE,
+								 TRIGGER_TYPE_INSERT))
+			count++;
+	return count > 1;
+}
+
+static void
+inserter_open(Inserter *inserter, Relation event)
+{
+	TriggerDesc *triggers = event->trigdesc;
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	inserter->event = event;
+	inserter->estate = CreateExecutorState();
+	rte->rtekind = RTE_RELATION;
+	rte->relid = RelationGetRelid(event);
+	rte->relkind = event->rd_rel->relkind;
+	rte->rellockmode = RowExclusiveLock;
+	EsInitRangeTable(inserter->estate, rte);
+	inserter->cid = GetCurrentCommandId(true);
+	inserter->estate->es_output_cid = inserter->cid;
+
+	inserter->target = makeNode(ResultRelInfo);
+	InitResultRelInfo(inserter->target, event, 1, NULL, 0);
+	inserter->estate->es_opened_result_relations =
+		lappend(NIL, inserter->target);
+	ExecOpenIndices(inserter->target, false);
+
+	inserter->transition = NULL;
+	inserter->has_before = has_other_before_trigger(triggers);
+	inserter->has_triggers = triggers != NULL &&
+		(triggers->trig_insert_after_row ||
+		 triggers->trig_insert_before_statement ||
+		 triggers->trig_insert_after_statement);
+	if (inserter->has_triggers)
+	{
+		AfterTriggerBeginQuery();
+		inserter->transition = MakeTransitionCaptureState(triggers,
+														  RelationGetRelid(event),
+														  CMD_INSERT);
+		ExecBSInsertTriggers(inserter->estate, inserter->target);
+	}
+}
+
+static void
+inserter_close(Inserter *inserter)
+{
+	if (inserter->has_triggers)
+	{
+		ExecASInsertTriggers(inserter->estate, inserter->target,
+							 inserter->transition);
+		AfterTriggerEndQuery(inserter->estate);
+		ExecCloseResultRelations(inserter->estate);
+	}
+	else
+		ExecCloseIndices(inserter->target);
+	ExecResetTupleTable(inserter->estate->es_tupleTable, false);
+	FreeExecutorState(inserter->estate);
+}
+
+static void
+fill_slot(TupleTableSlot *slot, const EsAppend *append, EsNewEvent *event)
+{
+	Datum	   *values = slot->tts_values;
+	bool	   *nulls = slot->tts_isnull;
+
+	ExecClearTuple(slot);
+	memset(nulls, false, ES_EVENT_NATTS * sizeof(bool));
+	for (int i = ES_EVENT_NATTS; i < slot->tts_tupleDescriptor->natts; i++)
+		nulls[i] = true;
+	values[ES_EVENT_POSITION - 1] = Int64GetDatum(event->position);
+	values[ES_EVENT_VERSION - 1] = Int64GetDatum(event->version);
+	values[ES_EVENT_RECORDED_AT - 1] = TimestampTzGetDatum(append->recorded_at);
+	values[ES_EVENT_EVENT_ID - 1] = UUIDPGetDatum(&event->event_id);
+	values[ES_EVENT_TYPE_VERSION - 1] = Int32GetDatum(event->type_version);
+	values[ES_EVENT_STREAM_ID - 1] = PointerGetDatum(append->stream_id);
+	values[ES_EVENT_EVENT_TYPE - 1] = PointerGetDatum(event->event_type);
+	values[ES_EVENT_DATA - 1] = JsonbPGetDatum(event->data);
+	values[ES_EVENT_METADATA - 1] = PointerGetDatum(event->metadata);
+	nulls[ES_EVENT_METADATA - 1] = event->metadata == NULL;
+	values[ES_EVENT_TAGS - 1] = PointerGetDatum(event->tags);
+	nulls[ES_EVENT_TAGS - 1] = event->tags == NULL;
+	ExecStoreVirtualTuple(slot);
+}
+
+/* Fire BEFORE row triggers that users added; they cannot drop the event. */
+static void
+fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
+{
+	bool		kept;
+
+	assigned_position = position;
+	PG_TRY();
+	{
+		kept = ExecBRInsertTriggers(inserter->estate, inserter->target, slot);
+	}
+	PG_FINALLY();
+	{
+		assigned_position = 0;
+	}
+	PG_END_TRY();
+	if (!kept)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger on \"%s\" dropped the event",
+						RelationGetRelationName(inserter->event)),
+				 errhint("Let the trigger raise an error to reject an append.")));
+}
+
+/* Put the slots' rows into the heap, the indexes and the trigger queue. */
+static void
+insert_slots(Inserter *inserter, TupleTableSlot **slots, int n)
+{
+	if (n == 1)
+		table_tuple_insert(inserter->event, slots[0], inserter->cid, 0, NULL);
+	else
+		table_multi_insert(inserter->event, slots, n, inserter->cid, 0, NULL);
+	for (int i = 0; i < n; i++)
+	{
+		List	   *recheck = EsInsertIndexTuples(inserter->target, slots[i],
+												  inserter->estate);
+
+		if (inserter->has_triggers)
+			ExecARInsertTriggers(inserter->estate, inserter->target, slots[i],
+								 recheck, inserter->transition);
+		list_free(recheck);
+	}
+}
+
+static void
+insert_events(Relation event, EsAppend *append)
+{
+	Inserter	inserter;
+	TupleTableSlot *slots[ES_INSERT_CHUNK];
+	int			nslots = Min(append->nevents, ES_INSERT_CHUNK);
+
+	inserter_open(&inserter, event);
+	for (int i = 0; i < nslots; i++)
+		slots[i] = ExecInitExtraTupleSlot(inserter.estate,
+										  RelationGetDescr(event),
+										  table_slot_callbacks(event));
+	for (int done = 0; done < append->nevents; done += nslots)
+	{
+		MemoryContext saved;
+
+		CHECK_FOR_INTERRUPTS();
+		nslots = Min(append->nevents - done, ES_INSERT_CHUNK);
+		saved = MemoryContextSwitchTo(GetPerTupleMemoryContext(inserter.estate));
+		for (int i = 0; i < nslots; i++)
+		{
+			EsNewEvent *new = &append->events[done + i];
+
+			fill_slot(slots[i], append, new);
+			if (inserter.has_before)
+				fire_before_triggers(&inserter, slots[i], new->position);
+			ExecConstraints(inserter.target, slots[i], inserter.estate);
+		}
+		insert_slots(&inserter, slots, nslots);
+		MemoryContextSwitchTo(saved);
+		ResetPerTupleExprContext(inserter.estate);
+	}
+	inserter_close(&inserter);
+}
+
+/*
+ * Append events to one stream.  Answers the version of the last one; for a
+ * retry, what the first try answered.
+ */
+int64
+EsAppendEvents(EsAppend *append)
+{
+	const EsStore *store = EsStoreGet();
+	Relation	event = table_open(store->event, RowExclusiveLock);
+	EsNewEvent *last = &append->events[append->nevents - 1];
+	bool		has_ids = false;
+
+	EsCheckPrivilege(event, ACL_INSERT);
+	for (int i = 0; i < append->nevents && !has_ids; i++)
+		has_ids = append->events[i].has_id;
+
+	if (has_ids)
+	{
+		EsStreamLock(store, append->stream_id);
+		if (is_retry(event, store, append))
+		{
+			EsNoteLastPosition(last->position);
+			table_close(event, NoLock);
+			return last->version;
+		}
+	}
+	EsAssign(event, store, append);
+	insert_events(event, append);
+	table_close(event, NoLock);	/* kept to commit */
+	return last->version;
+}
+
+/* ----- SQL ----- */
+
+static void
+require_argument(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", name)));
+}
+
+static int64
+expected_version_argument(FunctionCallInfo fcinfo, int n)
+{
+	int64		expected;
+
+	require_argument(fcinfo, n, "expected_version");
+	expected = PG_GETARG_INT64(n);
+	if (expected < ES_VERSION_EXISTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid expected version " INT64_FORMAT, expected),
+				 errhint("Use a version, 0 for a stream without events, -1 for any version, or -2 for a stream that exists.")));
+	return expected;
+}
+
+/*
+ * es_append(stream_id text, event_type text, data jsonb,
+ *			 expected_version bigint, metadata jsonb, event_id uuid,
+ *			 tags text[]) → bigint
+ */
+Datum
+es_append(PG_FUNCTION_ARGS)
+{
+	EsNewEvent	event = {.type_version = 1};
+	EsAppend	append = {.events = &event,.nevents = 1};
+
+	PreventCommandIfReadOnly("es_append()");
+	PreventCommandIfParallelMode("es_append()");
+	require_argument(fcinfo, 0, "stream_id");
+	require_argument(fcinfo, 1, "event_type");
+	require_argument(fcinfo, 2, "data");
+	append.stream_id = PG_GETARG_TEXT_PP(0);
+	EsCheckStreamId(append.stream_id);
+	event.event_type = PG_GETARG_TEXT_PP(1);
+	EsCheckEventType(event.event_type);
+	event.data = PG_GETARG_JSONB_P(2);
+	append.expected_version = expected_version_argument(fcinfo, 3);
+	event.metadata = EsMergeMetadata(PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4));
+	if (!PG_ARGISNULL(5))
+	{
+		event.has_id = true;
+		event.event_id = *PG_GETARG_UUID_P(5);
+	}
+	if (!PG_ARGISNULL(6))
+		event.tags = EsCheckTags(PG_GETARG_ARRAYTYPE_P(6));
+
+	PG_RETURN_INT64(EsAppendEvents(&append));
+}
+
+/* The elements of an array argument, which must have as many as the first. */
+static Datum *
+array_argument(FunctionCallInfo fcinfo, int n, const char *name, Oid type,
+			   int16 length, char align, bool **nulls, int *count)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(n);
+	Datum	   *elements;
+	int			elements_count;
+
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must be a one-dimensional array", name)));
+	deconstruct_array(array, type, length, false, align, &elements, nulls,
+					  &elements_count);
+	if (*count >= 0 && elements_count != *count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the arrays of a batch must have the same length"),
+				 errdetail("\"event_types\" has %d elements, \"%s\" has %d.",
+						   *count, name, elements_count)));
+	*count = elements_count;
+	return elements;
+}
+
+static void
+reject_null_element(bool isnull, const char *name, int i)
+{
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("element %d of \"%s\" must not be null", i + 1, name)));
+}
+
+static EsNewEvent *
+batch_events(FunctionCallInfo fcinfo, int *nevents)
+{
+	bool	   *type_nulls;
+	bool	   *data_nulls;
+	bool	   *metadata_nulls = NULL;
+	bool	   *id_nulls = NULL;
+	Datum	   *types;
+	Datum	   *data;
+	Datum	   *metadata = NULL;
+	Datum	   *ids = NULL;
+	int			n = -1;
+	EsNewEvent *events;
+
+	types = array_argument(fcinfo, 1, "event_types", TEXTOID, -1, TYPALIGN_INT,
+						   &type_nulls, &n);
+	data = array_argument(fcinfo, 2, "data", JSONBOID, -1, TYPALIGN_INT,
+						  &data_nulls, &n);
+	if (!PG_ARGISNULL(4))
+		metadata = array_argument(fcinfo, 4, "metadata", JSONBOID, -1,
+								  TYPALIGN_INT, &metadata_nulls, &n);
+	if (!PG_ARGISNULL(5))
+		ids = array_argument(fcinfo, 5, "event_ids", UUIDOID, UUID_LEN,
+							 TYPALIGN_CHAR, &id_nulls, &n);
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a batch must have at least one event")));
+
+	events = palloc0(n * sizeof(EsNewEvent));
+	for (int i = 0; i < n; i++)
+	{
+		reject_null_element(type_nulls[i], "event_types", i);
+		reject_null_element(data_nulls[i], "data", i);
+		events[i].type_version = 1;
+		events[i].event_type = DatumGetTextPP(types[i]);
+		EsCheckEventType(events[i].event_type);
+		events[i].data = DatumGetJsonbP(data[i]);
+		events[i].metadata =
+			EsMergeMetadata(metadata == NULL || metadata_nulls[i] ? NULL :
+							DatumGetJsonbP(metadata[i]));
+		events[i].has_id = ids != NULL && !id_nulls[i];
+		if (events[i].has_id)
+			events[i].event_id = *DatumGetUUIDP(ids[i]);
+	}
+	*nevents = n;
+	return events;
+}
+
+/*
+ * es_append_batch(stream_id text, event_types text[], data jsonb[],
+ *				   expected_version bigint, metadata jsonb[],
+ *				   event_ids uuid[]) → bigint
+ */
+Datum
+es_append_batch(PG_FUNCTION_ARGS)
+{
+	EsAppend	append = {0};
+
+	PreventCommandIfReadOnly("es_append_batch()");
+	PreventCommandIfParallelMode("es_append_batch()");
+	require_argument(fcinfo, 0, "stream_id");
+	require_argument(fcinfo, 1, "event_types");
+	require_argument(fcinfo, 2, "data");
+	append.stream_id = PG_GETARG_TEXT_PP(0);
+	EsCheckStreamId(append.stream_id);
+	append.expected_version = expected_version_argument(fcinfo, 3);
+	append.events = batch_events(fcinfo, &append.nevents);
+
+	PG_RETURN_INT64(EsAppendEvents(&append));
+}

@@ -1,0 +1,188 @@
+/*
+ * catalog.c: the only door to the extension's own tables.
+ *
+ * The hot path needs a handful of OIDs and must not look them up for each
+ * event, so they are found once a session and forgotten when the relation
+ * cache reports a change to any of them (DROP EXTENSION, ALTER TABLE, a
+ * rebuilt index).  The struct is rebuilt whole; nobody keeps a pointer to it
+ * across a call that may process invalidations.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
+
+#include "catalog.h"
+
+static EsStore store;			/* valid while store_known */
+static bool store_known = false;
+
+static void
+forget_store(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == store.event ||
+		relid == store.gate || relid == store.settled ||
+		relid == store.position_seq)
+		store_known = false;
+}
+
+void
+EsCatalogInit(void)
+{
+	CacheRegisterRelcacheCallback(forget_store, (Datum) 0);
+}
+
+/*
+ * Schema and owner of the extension; false where it is not installed.
+ */
+static bool
+find_extension(Oid *schema, Oid *owner)
+{
+	Oid			extension = get_extension_oid("eventstore", true);
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	if (!OidIsValid(extension))
+		return false;
+	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		*schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+		*owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return HeapTupleIsValid(tuple);
+}
+
+static void
+report_not_installed(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("extension \"%s\" is not installed in this database",
+					"eventstore"),
+			 errhint("Run CREATE EXTENSION eventstore.")));
+}
+
+/* The role that owns the extension. */
+Oid
+EsExtensionOwner(void)
+{
+	Oid			schema;
+	Oid			owner;
+
+	if (!find_extension(&schema, &owner))
+		report_not_installed();
+	return owner;
+}
+
+static Oid
+find_relation(Oid schema, const char *name)
+{
+	Oid			relid = get_relname_relid(name, schema);
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s\" of extension \"%s\" does not exist",
+						name, "eventstore"),
+				 errhint("Drop and create the extension, or restore it from a backup.")));
+	return relid;
+}
+
+/*
+ * This database's store; 55000 where the extension is not installed.
+ * Takes no lock: the caller's table_open notices a table dropped since.
+ */
+const EsStore *
+EsStoreGet(void)
+{
+	Oid			schema;
+	Oid			owner;
+
+	if (store_known)
+		return &store;
+
+	if (!find_extension(&schema, &owner))
+		report_not_installed();
+	store.schema = schema;
+	store.event = find_relation(schema, "es_event");
+	store.position_key = find_relation(schema, "es_event_pkey");
+	store.id_key = find_relation(schema, "es_event_event_id_key");
+	store.stream_key = find_relation(schema, "es_event_stream_id_version_key");
+	store.position_seq = find_relation(schema, "es_event_position_seq");
+	store.gate = find_relation(schema, "es_gate");
+	store.settled = find_relation(schema, "es_settled");
+	store_known = true;
+	return &store;
+}
+
+/*
+ * Direct access passes by the executor's checks, so they are made here:
+ * 42501 without the privilege, 0A000 where row security would have to filter
+ * (only the executor can do that).
+ */
+void
+EsCheckPrivilege(Relation event, AclMode mode)
+{
+	Oid			relid = RelationGetRelid(event);
+	AclResult	result = pg_class_aclcheck(relid, GetUserId(), mode);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_TABLE, RelationGetRelationName(event));
+	if (event->rd_rel->relrowsecurity &&
+		check_enable_rls(relid, InvalidOid, false) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("row-level security on \"%s\" applies to role \"%s\"",
+						RelationGetRelationName(event),
+						GetUserNameFromId(GetUserId(), false)),
+				 errhint("Use INSERT INTO or SELECT FROM \"%s\", which honour its policies.",
+						 RelationGetRelationName(event))));
+}
+
+/*
+ * The settled position that was written down last, as of the snapshot; 0
+ * when none was.  Being read with the reader's own snapshot is what makes it
+ * right: every event at or below it committed before the row did.
+ */
+int64
+EsSettledRead(Snapshot snapshot)
+{
+	Relation	rel = table_open(EsStoreGet()->settled, AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	AttrNumber	attno = get_attnum(RelationGetRelid(rel), "position");
+	int64		position = 0;
+
+	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		position = DatumGetInt64(slot_getattr(slot, attno, &isnull));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return position;
+}

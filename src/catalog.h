@@ -1,0 +1,48 @@
+/*
+ * catalog.h: the door to the extension's own tables.
+ */
+#ifndef ES_CATALOG_H
+#define ES_CATALOG_H
+
+#include "postgres.h"
+
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+
+/* Columns of es_event, by attribute number; the table's definition rules. */
+typedef enum EsEventColumn
+{
+	ES_EVENT_POSITION = 1,
+	ES_EVENT_VERSION,
+	ES_EVENT_RECORDED_AT,
+	ES_EVENT_EVENT_ID,
+	ES_EVENT_TYPE_VERSION,
+	ES_EVENT_STREAM_ID,
+	ES_EVENT_EVENT_TYPE,
+	ES_EVENT_DATA,
+	ES_EVENT_METADATA,
+	ES_EVENT_TAGS
+} EsEventColumn;
+
+#define ES_EVENT_NATTS ES_EVENT_TAGS
+
+/* Where this database keeps its store. */
+typedef struct EsStore
+{
+	Oid			schema;			/* namespace of the extension */
+	Oid			event;			/* es_event */
+	Oid			position_key;	/* its index (position) */
+	Oid			id_key;			/* its index (event_id) */
+	Oid			stream_key;		/* its index (stream_id, version) */
+	Oid			position_seq;	/* the sequence that hands out positions */
+	Oid			gate;			/* es_gate, the lock object for all appends */
+	Oid			settled;		/* es_settled, the written-down position */
+} EsStore;
+
+extern void EsCatalogInit(void);
+extern const EsStore *EsStoreGet(void);
+extern Oid	EsExtensionOwner(void);
+extern void EsCheckPrivilege(Relation event, AclMode mode);
+extern int64 EsSettledRead(Snapshot snapshot);
+
+#endif							/* ES_CATALOG_H */

@@ -1,0 +1,394 @@
+/*
+ * check.c: prove the store's invariants.
+ *
+ * Everything is counted under one snapshot.  The heap is walked once; then
+ * each index is walked in its own order and must lead to exactly the same
+ * rows.  The walk along (stream_id, version) proves the version runs, the one
+ * along the position proves the order, with nothing to sort and nothing to
+ * remember but the row before.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_sequence.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "log.h"
+#include "stream.h"
+
+/* A set of rows, summed up so that two walks can be compared. */
+typedef struct RowSet
+{
+	int64		count;
+	uint64		sum;			/* of the hashes of the rows' addresses */
+} RowSet;
+
+/* What the walk along the streams remembers of the event before. */
+typedef struct StreamWalk
+{
+	StringInfoData stream_id;
+	int64		version;
+	int64		position;
+	TimestampTz recorded_at;
+	int64		streams;
+} StreamWalk;
+
+/* Where the results go. */
+typedef struct CheckResult
+{
+	Tuplestorestate *rows;
+	TupleDesc	desc;
+} CheckResult;
+
+PG_FUNCTION_INFO_V1(es_check);
+
+static void report(CheckResult *result, const char *name, bool ok,
+				   const char *format,...) pg_attribute_printf(4, 5);
+
+static void
+report(CheckResult *result, const char *name, bool ok, const char *format,...)
+{
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
+	char		detail[2048];
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(detail, sizeof(detail), format, args);
+	va_end(args);
+	detail[pg_mbcliplen(detail, strlen(detail), sizeof(detail) - 1)] = '\0';
+	values[0] = CStringGetTextDatum(name);
+	values[1] = CStringGetTextDatum(ok ? "ok" : "error");
+	values[2] = CStringGetTextDatum(detail);
+	tuplestore_putvalues(result->rows, result->desc, values, nulls);
+}
+
+static void
+add_row(RowSet *set, ItemPointer tid)
+{
+	uint64		address = ((uint64) ItemPointerGetBlockNumber(tid) << 16) |
+		ItemPointerGetOffsetNumber(tid);
+
+	set->count++;
+	set->sum += hash_bytes_extended((const unsigned char *) &address,
+									sizeof(address), 0);
+}
+
+static bool
+same_rows(RowSet a, RowSet b)
+{
+	return a.count == b.count && a.sum == b.sum;
+}
+
+/* Walk the heap; count rows whose names or metadata no append lets through. */
+static RowSet
+walk_heap(Relation event, Snapshot snapshot, int64 *malformed)
+{
+	TableScanDesc scan = table_beginscan(event, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(event, NULL);
+	RowSet		set = {0, 0};
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		text	   *stream_id;
+		text	   *event_type;
+
+		CHECK_FOR_INTERRUPTS();
+		add_row(&set, &slot->tts_tid);
+		stream_id = DatumGetTextPP(slot_getattr(slot, ES_EVENT_STREAM_ID, &isnull));
+		event_type = DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE, &isnull));
+		if (!EsNameIsValid(stream_id, ES_MAX_STREAM_ID) ||
+			!EsNameIsValid(event_type, ES_MAX_EVENT_TYPE))
+			(*malformed)++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	return set;
+}
+
+static IndexScanDesc
+begin_whole_index(Relation event, Relation index, Snapshot snapshot)
+{
+	IndexScanDesc scan = EsIndexBeginScan(event, index, snapshot, 0);
+
+	index_rescan(scan, NULL, 0, NULL, 0);
+	return scan;
+}
+
+/* Walk an index in its order, calling visit for each row it leads to. */
+static RowSet
+walk_index(Relation event, Oid index_oid, Snapshot snapshot,
+		   void (*visit) (TupleTableSlot *slot, void *state), void *state)
+{
+	Relation	index = index_open(index_oid, AccessShareLock);
+	IndexScanDesc scan = begin_whole_index(event, index, snapshot);
+	TupleTableSlot *slot = table_slot_create(event, NULL);
+	RowSet		set = {0, 0};
+
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		add_row(&set, &slot->tts_tid);
+		if (visit != NULL)
+			visit(slot, state);
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	return set;
+}
+
+/* What the visitors found wrong, the first of each kind in words. */
+typedef struct StreamFindings
+{
+	StreamWalk	walk;
+	int64		broken_runs;
+	int64		disordered;
+	char	   *first_broken;
+	char	   *first_disordered;
+} StreamFindings;
+
+static void
+visit_stream_event(TupleTableSlot *slot, void *state)
+{
+	StreamFindings *found = state;
+	StreamWalk *walk = &found->walk;
+	bool		isnull;
+	text	   *id = DatumGetTextPP(slot_getattr(slot, ES_EVENT_STREAM_ID, &isnull));
+	int			len = VARSIZE_ANY_EXHDR(id);
+	int64		version = DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull));
+	int64		position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
+	TimestampTz at = DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT, &isnull));
+
+	if (walk->streams == 0 || walk->stream_id.len != len ||
+		memcmp(walk->stream_id.data, VARDATA_ANY(id), len) != 0)
+	{
+		resetStringInfo(&walk->stream_id);
+		appendBinaryStringInfo(&walk->stream_id, VARDATA_ANY(id), len);
+		walk->version = 0;
+		walk->position = 0;
+		walk->recorded_at = DT_NOBEGIN;
+		walk->streams++;
+	}
+	if (version != walk->version + 1 && found->broken_runs++ == 0)
+		found->first_broken = psprintf("stream \"%s\" goes from version " INT64_FORMAT " to " INT64_FORMAT,
+									   walk->stream_id.data, walk->version, version);
+	if ((position <= walk->position || at < walk->recorded_at) &&
+		found->disordered++ == 0)
+		found->first_disordered = psprintf("stream \"%s\" at version " INT64_FORMAT,
+										   walk->stream_id.data, version);
+	walk->version = version;
+	walk->position = position;
+	walk->recorded_at = at;
+}
+
+/* The range of positions met, and whether they ascend. */
+typedef struct PositionFindings
+{
+	int64		first;
+	int64		last;
+	bool		ascending;
+} PositionFindings;
+
+static void
+visit_position(TupleTableSlot *slot, void *state)
+{
+	PositionFindings *found = state;
+	bool		isnull;
+	int64		position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
+
+	if (found->last == 0)
+		found->first = position;
+	else if (position <= found->last)
+		found->ascending = false;
+	found->last = position;
+}
+
+static void
+check_events(CheckResult *result, const EsStore *store, Relation event)
+{
+	Snapshot	snapshot = GetActiveSnapshot();
+	StreamFindings streams = {0};
+	PositionFindings positions = {0, 0, true};
+	int64		malformed = 0;
+	int64		drawn;
+	RowSet		heap;
+	RowSet		by_stream;
+	RowSet		by_position;
+	RowSet		by_id;
+
+	initStringInfo(&streams.walk.stream_id);
+	heap = walk_heap(event, snapshot, &malformed);
+	by_stream = walk_index(event, store->stream_key, snapshot,
+						   visit_stream_event, &streams);
+	by_position = walk_index(event, store->position_key, snapshot,
+							 visit_position, &positions);
+	by_id = walk_index(event, store->id_key, snapshot, NULL, NULL);
+	drawn = EsLastDrawn(store, NULL);
+
+	if (streams.broken_runs == 0)
+		report(result, "version runs", true, INT64_FORMAT " events in " INT64_FORMAT " streams",
+			   heap.count, streams.walk.streams);
+	else
+		report(result, "version runs", false, "%s; " INT64_FORMAT " such places",
+			   streams.first_broken, streams.broken_runs);
+	if (streams.disordered == 0)
+		report(result, "stream order", true, "position and time follow the version");
+	else
+		report(result, "stream order", false, "%s is out of order; " INT64_FORMAT " such events",
+			   streams.first_disordered, streams.disordered);
+	report(result, "positions",
+		   positions.ascending && positions.first >= 0 && positions.last <= drawn,
+		   "first " INT64_FORMAT ", last " INT64_FORMAT ", last drawn " INT64_FORMAT "%s",
+		   positions.first, positions.last, drawn,
+		   positions.ascending ? "" : ", not ascending");
+	report(result, "index agreement",
+		   same_rows(heap, by_stream) && same_rows(heap, by_position) &&
+		   same_rows(heap, by_id),
+		   "rows in the table " INT64_FORMAT ", by position " INT64_FORMAT ", by event id " INT64_FORMAT ", by stream " INT64_FORMAT,
+		   heap.count, by_position.count, by_id.count, by_stream.count);
+	report(result, "names", malformed == 0, INT64_FORMAT " malformed", malformed);
+}
+
+/* Is the trigger there, enabled always, and calling its function? */
+static bool
+trigger_is_armed(Relation event, const char *name)
+{
+	TriggerDesc *triggers = event->trigdesc;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		if (strcmp(triggers->triggers[i].tgname, name) == 0)
+			return triggers->triggers[i].tgenabled == TRIGGER_FIRES_ALWAYS;
+	return false;
+}
+
+static void
+check_triggers(CheckResult *result, Relation event)
+{
+	static const char *const names[] = {
+		"es_event_insert", "es_event_refuse", "es_event_refuse_row"
+	};
+
+	for (size_t i = 0; i < lengthof(names); i++)
+		if (!trigger_is_armed(event, names[i]))
+		{
+			report(result, "triggers", false,
+				   "trigger \"%s\" is missing or not enabled always", names[i]);
+			return;
+		}
+	report(result, "triggers", true, "%d enabled always", (int) lengthof(names));
+}
+
+static void
+check_relations(CheckResult *result, const EsStore *store)
+{
+	const Oid	relations[] = {
+		store->event, store->position_key, store->id_key, store->stream_key,
+		store->position_seq, store->gate, store->settled
+	};
+	Oid			owner = EsExtensionOwner();
+	char	   *foreign = NULL;
+	char	   *unlogged = NULL;
+
+	for (size_t i = 0; i < lengthof(relations); i++)
+	{
+		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relations[i]));
+		Form_pg_class form;
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for relation %u", relations[i]);
+		form = (Form_pg_class) GETSTRUCT(tuple);
+		if (form->relowner != owner)
+			foreign = pstrdup(NameStr(form->relname));
+		if (form->relpersistence != RELPERSISTENCE_PERMANENT)
+			unlogged = pstrdup(NameStr(form->relname));
+		ReleaseSysCache(tuple);
+	}
+	report(result, "ownership", foreign == NULL,
+		   foreign == NULL ? "all relations belong to the extension's owner \"%s\"" :
+		   "the extension's owner \"%s\" does not own \"%s\"",
+		   GetUserNameFromId(owner, false), foreign);
+	report(result, "persistence", unlogged == NULL,
+		   unlogged == NULL ? "all relations are logged" :
+		   "\"%s\" is not logged: a crash empties it", unlogged);
+}
+
+static bool
+index_is_sound(Oid index)
+{
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	Form_pg_index form;
+	bool		sound;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_index) GETSTRUCT(tuple);
+	sound = form->indisunique && form->indisvalid && form->indisready &&
+		form->indimmediate;
+	ReleaseSysCache(tuple);
+	return sound;
+}
+
+static void
+check_definitions(CheckResult *result, const EsStore *store)
+{
+	HeapTuple	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(store->position_seq));
+	Form_pg_sequence seq;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for sequence %u", store->position_seq);
+	seq = (Form_pg_sequence) GETSTRUCT(tuple);
+	report(result, "sequence",
+		   seq->seqincrement == 1 && seq->seqcache == 1 && !seq->seqcycle,
+		   "increment " INT64_FORMAT ", cache " INT64_FORMAT ", %s",
+		   seq->seqincrement, seq->seqcache, seq->seqcycle ? "cycle" : "no cycle");
+	ReleaseSysCache(tuple);
+	report(result, "unique indexes",
+		   index_is_sound(store->position_key) && index_is_sound(store->id_key) &&
+		   index_is_sound(store->stream_key),
+		   "position, event id, stream and version");
+}
+
+/*
+ * es_check() → (check_name text, status text, detail text)
+ */
+Datum
+es_check(PG_FUNCTION_ARGS)
+{
+	const EsStore *store = EsStoreGet();
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CheckResult result;
+	Relation	event;
+
+	event = table_open(store->event, AccessShareLock);
+	EsCheckPrivilege(event, ACL_SELECT);
+	InitMaterializedSRF(fcinfo, 0);
+	result.rows = rsinfo->setResult;
+	result.desc = rsinfo->setDesc;
+
+	check_events(&result, store, event);
+	check_triggers(&result, event);
+	check_relations(&result, store);
+	check_definitions(&result, store);
+	table_close(event, AccessShareLock);
+	return (Datum) 0;
+}

@@ -1,0 +1,28 @@
+/*
+ * eventstore.c: the library's entry point.
+ *
+ * Each room defines the settings it reads; this one only calls them.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/guc.h"
+
+#include "append.h"
+#include "catalog.h"
+#include "point.h"
+#include "stream.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	EsCatalogInit();
+	EsStreamInit();
+	EsAppendInit();
+	EsPointInit();
+	MarkGUCPrefixReserved("eventstore");
+}

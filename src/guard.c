@@ -1,0 +1,199 @@
+/*
+ * guard.c: the triggers that stand before es_event.
+ *
+ * One lets new events in by INSERT and COPY, with the same checks as the
+ * functions; the other lets nothing be changed or removed.  Both are ENABLE
+ * ALWAYS, so session_replication_role does not lead past them.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "replication/logicalworker.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+
+#include "append.h"
+#include "compat.h"
+#include "log.h"
+#include "stream.h"
+
+PG_FUNCTION_INFO_V1(es_event_insert);
+PG_FUNCTION_INFO_V1(es_event_refuse);
+
+/* 39P01 unless called by the trigger manager on es_event, as installed. */
+static TriggerData *
+trigger_data(FunctionCallInfo fcinfo)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		RelationGetRelid(trigger->tg_relation) != EsStoreGet()->event)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function must be called as a trigger on \"es_event\"")));
+	return trigger;
+}
+
+static void
+require_column(bool isnull, const char *name)
+{
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("column \"%s\" of an event must not be null", name)));
+}
+
+static void
+reject_assigned_column(bool isnull, const char *name)
+{
+	if (!isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_GENERATED_ALWAYS),
+				 errmsg("column \"%s\" of an event is assigned by the store", name),
+				 errhint("Leave it out. Only the owner of the table and a replication worker may insert events with their position set.")));
+}
+
+/*
+ * A row that has its place already: a restored dump or a replicated event.
+ * It is taken as it is, names excepted, and the sequence follows it.
+ */
+static void
+accept_placed_row(TriggerData *trigger, Datum *values, bool *nulls)
+{
+	if (!IsLogicalWorker() &&
+		!EsOwnsRelation(RelationGetRelid(trigger->tg_relation), GetUserId()))
+		reject_assigned_column(false, "position");
+	if (DatumGetInt64(values[ES_EVENT_POSITION - 1]) < 1 ||
+		(!nulls[ES_EVENT_VERSION - 1] &&
+		 DatumGetInt64(values[ES_EVENT_VERSION - 1]) < 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("position and version of an event must be positive")));
+	EsPassPosition(EsStoreGet(), DatumGetInt64(values[ES_EVENT_POSITION - 1]));
+}
+
+/* A version that the row brings along is the one it wants to become. */
+static int64
+expected_version(Datum version, bool isnull)
+{
+	if (isnull)
+		return ES_VERSION_ANY;
+	if (DatumGetInt64(version) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid version " INT64_FORMAT, DatumGetInt64(version)),
+				 errhint("Leave the version out, or give the one that the event is to have.")));
+	return DatumGetInt64(version) - 1;
+}
+
+static int32
+type_version(Datum version, bool isnull)
+{
+	if (isnull)
+		return 1;
+	if (DatumGetInt32(version) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid type version %d", DatumGetInt32(version))));
+	return DatumGetInt32(version);
+}
+
+/* Check a new row and give it its place; values and nulls are changed. */
+static void
+place_row(TriggerData *trigger, Datum *values, bool *nulls)
+{
+	EsNewEvent	event = {0};
+	EsAppend	append = {.events = &event,.nevents = 1};
+
+	reject_assigned_column(nulls[ES_EVENT_RECORDED_AT - 1], "recorded_at");
+	event.type_version = type_version(values[ES_EVENT_TYPE_VERSION - 1],
+									  nulls[ES_EVENT_TYPE_VERSION - 1]);
+	append.expected_version = expected_version(values[ES_EVENT_VERSION - 1],
+											   nulls[ES_EVENT_VERSION - 1]);
+	append.stream_id = DatumGetTextPP(values[ES_EVENT_STREAM_ID - 1]);
+	if (!nulls[ES_EVENT_METADATA - 1])
+		event.metadata = DatumGetJsonbP(values[ES_EVENT_METADATA - 1]);
+	event.metadata = EsMergeMetadata(event.metadata);
+	if (!nulls[ES_EVENT_TAGS - 1])
+		event.tags = EsCheckTags(DatumGetArrayTypeP(values[ES_EVENT_TAGS - 1]));
+	event.has_id = !nulls[ES_EVENT_EVENT_ID - 1];
+	if (event.has_id)
+		event.event_id = *DatumGetUUIDP(values[ES_EVENT_EVENT_ID - 1]);
+
+	EsAssign(trigger->tg_relation, EsStoreGet(), &append);
+
+	memset(nulls, false, ES_EVENT_NATTS * sizeof(bool));
+	values[ES_EVENT_POSITION - 1] = Int64GetDatum(event.position);
+	values[ES_EVENT_VERSION - 1] = Int64GetDatum(event.version);
+	values[ES_EVENT_RECORDED_AT - 1] = TimestampTzGetDatum(append.recorded_at);
+	values[ES_EVENT_EVENT_ID - 1] = UUIDPGetDatum(memcpy(palloc(UUID_LEN),
+														 &event.event_id, UUID_LEN));
+	values[ES_EVENT_TYPE_VERSION - 1] = Int32GetDatum(event.type_version);
+	values[ES_EVENT_METADATA - 1] = PointerGetDatum(event.metadata);
+	nulls[ES_EVENT_METADATA - 1] = event.metadata == NULL;
+	values[ES_EVENT_TAGS - 1] = PointerGetDatum(event.tags);
+	nulls[ES_EVENT_TAGS - 1] = event.tags == NULL;
+}
+
+/*
+ * BEFORE INSERT, for each row.
+ */
+Datum
+es_event_insert(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = trigger_data(fcinfo);
+	HeapTuple	row = trigger->tg_trigtuple;
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	Datum	   *values;
+	bool	   *nulls;
+
+	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ||
+		!TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function must be fired before insert for each row")));
+
+	values = palloc(desc->natts * sizeof(Datum));
+	nulls = palloc(desc->natts * sizeof(bool));
+	heap_deform_tuple(row, desc, values, nulls);
+	if (!nulls[ES_EVENT_POSITION - 1] &&
+		EsIsAssigned(DatumGetInt64(values[ES_EVENT_POSITION - 1])))
+		PG_RETURN_POINTER(row);
+
+	require_column(nulls[ES_EVENT_STREAM_ID - 1], "stream_id");
+	require_column(nulls[ES_EVENT_EVENT_TYPE - 1], "event_type");
+	require_column(nulls[ES_EVENT_DATA - 1], "data");
+	EsCheckStreamId(DatumGetTextPP(values[ES_EVENT_STREAM_ID - 1]));
+	EsCheckEventType(DatumGetTextPP(values[ES_EVENT_EVENT_TYPE - 1]));
+
+	if (!nulls[ES_EVENT_POSITION - 1])
+	{
+		accept_placed_row(trigger, values, nulls);
+		PG_RETURN_POINTER(row);
+	}
+	place_row(trigger, values, nulls);
+	PG_RETURN_POINTER(heap_form_tuple(desc, values, nulls));
+}
+
+/*
+ * BEFORE UPDATE, DELETE or TRUNCATE, for statements and for rows: the
+ * replication worker's changes fire row triggers only.
+ */
+Datum
+es_event_refuse(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = trigger_data(fcinfo);
+	const char *verb = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? "update" :
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "delete" : "truncate";
+
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("cannot %s events", verb),
+			 errdetail("Events are immutable facts."),
+			 errhint("Append a compensating event.")));
+	PG_RETURN_NULL();
+}

@@ -1,0 +1,223 @@
+/*
+ * read.c: the reading functions.
+ *
+ * Rows go from the heap page into the caller's tuplestore as they are: one
+ * copy an event, no detoasting, no executor in between.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "log.h"
+#include "stream.h"
+
+/* What es_read_all leaves out. */
+typedef struct EventFilter
+{
+	Datum	   *types;			/* wanted event types, sorted by the caller */
+	int			ntypes;			/* -1: all */
+	text	   *category;		/* NULL: all */
+} EventFilter;
+
+PG_FUNCTION_INFO_V1(es_read_stream);
+PG_FUNCTION_INFO_V1(es_read_all);
+
+/* A count or place that must not be negative; the default where it is null. */
+static int64
+natural_argument(FunctionCallInfo fcinfo, int n, const char *name,
+				 int64 default_value)
+{
+	int64		value;
+
+	if (PG_ARGISNULL(n))
+		return default_value;
+	value = PG_GETARG_INT64(n);
+	if (value < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not be negative", name)));
+	return value;
+}
+
+static IndexScanDesc
+begin_stream_scan(Relation event, Relation stream_key, text *stream_id,
+				  int64 from_version, bool backwards)
+{
+	IndexScanDesc scan;
+	ScanKeyData keys[2];
+	int			nkeys = 1;
+
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ,
+						   PointerGetDatum(stream_id));
+	if (from_version > 0)
+	{
+		ScanKeyInit(&keys[1], 2,
+					backwards ? BTLessStrategyNumber : BTGreaterStrategyNumber,
+					backwards ? F_INT8LT : F_INT8GT,
+					Int64GetDatum(from_version));
+		nkeys = 2;
+	}
+	scan = EsIndexBeginScan(event, stream_key, GetActiveSnapshot(), nkeys);
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	return scan;
+}
+
+static void
+read_stream(Relation event, const EsStore *store, text *stream_id,
+			int64 from_version, int64 max_count, bool backwards,
+			Tuplestorestate *rows)
+{
+	Relation	stream_key = index_open(store->stream_key, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(event, NULL);
+	IndexScanDesc scan = begin_stream_scan(event, stream_key, stream_id,
+										   from_version, backwards);
+	ScanDirection direction = backwards ? BackwardScanDirection : ForwardScanDirection;
+
+	for (int64 n = 0; n < max_count && index_getnext_slot(scan, direction, slot); n++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		tuplestore_puttupleslot(rows, slot);
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(stream_key, AccessShareLock);
+}
+
+/*
+ * es_read_stream(stream_id text, from_version bigint, max_count bigint,
+ *				  backwards boolean) → SETOF es_event
+ */
+Datum
+es_read_stream(PG_FUNCTION_ARGS)
+{
+	const EsStore *store = EsStoreGet();
+	int64		from_version = natural_argument(fcinfo, 1, "from_version", 0);
+	int64		max_count = natural_argument(fcinfo, 2, "max_count", PG_INT64_MAX);
+	bool		backwards = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	Relation	event;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", "stream_id")));
+	event = table_open(store->event, AccessShareLock);
+	EsCheckPrivilege(event, ACL_SELECT);
+	InitMaterializedSRF(fcinfo, 0);
+	read_stream(event, store, PG_GETARG_TEXT_PP(0), from_version, max_count,
+				backwards, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
+	table_close(event, AccessShareLock);
+	return (Datum) 0;
+}
+
+static bool
+same_bytes(const text *a, const char *data, int len)
+{
+	return VARSIZE_ANY_EXHDR(a) == (Size) len &&
+		memcmp(VARDATA_ANY(a), data, len) == 0;
+}
+
+static bool
+passes_filter(const EventFilter *filter, TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	if (filter->category != NULL)
+	{
+		text	   *stream_id = DatumGetTextPP(slot_getattr(slot, ES_EVENT_STREAM_ID,
+															&isnull));
+		const char *data = VARDATA_ANY(stream_id);
+
+		if (!same_bytes(filter->category, data,
+						EsCategoryLength(data, VARSIZE_ANY_EXHDR(stream_id))))
+			return false;
+	}
+	if (filter->ntypes >= 0)
+	{
+		text	   *type = DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE,
+													   &isnull));
+
+		for (int i = 0; i < filter->ntypes; i++)
+			if (same_bytes(DatumGetTextPP(filter->types[i]), VARDATA_ANY(type),
+						   VARSIZE_ANY_EXHDR(type)))
+				return true;
+		return false;
+	}
+	return true;
+}
+
+/* The filter as the arguments say; null elements match nothing. */
+static EventFilter
+filter_arguments(FunctionCallInfo fcinfo)
+{
+	EventFilter filter = {.ntypes = -1};
+
+	if (!PG_ARGISNULL(2))
+	{
+		ArrayType  *types = PG_GETARG_ARRAYTYPE_P(2);
+		bool	   *nulls;
+		int			n;
+
+		deconstruct_array(types, TEXTOID, -1, false, TYPALIGN_INT,
+						  &filter.types, &nulls, &n);
+		filter.ntypes = 0;
+		for (int i = 0; i < n; i++)
+			if (!nulls[i])
+				filter.types[filter.ntypes++] = filter.types[i];
+	}
+	if (!PG_ARGISNULL(3))
+		filter.category = PG_GETARG_TEXT_PP(3);
+	return filter;
+}
+
+/*
+ * es_read_all(from_position bigint, max_count bigint, event_types text[],
+ *			   category text) → SETOF es_event
+ *
+ * log.c says which events may be shown, and why none is missed.
+ */
+Datum
+es_read_all(PG_FUNCTION_ARGS)
+{
+	const EsStore *store = EsStoreGet();
+	int64		from_position = natural_argument(fcinfo, 0, "from_position", 0);
+	int64		max_count = natural_argument(fcinfo, 1, "max_count", PG_INT64_MAX);
+	EventFilter filter = filter_arguments(fcinfo);
+	Tuplestorestate *rows;
+	Relation	event;
+	EsLogReader *reader;
+	TupleTableSlot *slot;
+
+	event = table_open(store->event, AccessShareLock);
+	EsCheckPrivilege(event, ACL_SELECT);
+	InitMaterializedSRF(fcinfo, 0);
+	rows = ((ReturnSetInfo *) fcinfo->resultinfo)->setResult;
+
+	PushActiveSnapshot(EsLogSnapshot());
+	reader = EsLogReaderBegin(event, store, GetActiveSnapshot(), from_position);
+	for (int64 n = 0; n < max_count && (slot = EsLogReaderNext(reader)) != NULL;)
+	{
+		if (!passes_filter(&filter, slot))
+			continue;
+		tuplestore_puttupleslot(rows, slot);
+		n++;
+	}
+	EsLogReaderEnd(reader);
+	PopActiveSnapshot();
+	table_close(event, AccessShareLock);
+	return (Datum) 0;
+}

@@ -1,0 +1,342 @@
+/*
+ * stream.c: stream names, the lock on a stream and its current version.
+ *
+ * There is no row for a stream's head.  The current version is the last
+ * entry of the stream in the (stream_id, version) index, so a hot stream
+ * leaves no dead rows behind, and the lock that makes "read the version,
+ * then write the next one" safe lives in the lock manager.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/tuptable.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "point.h"
+#include "stream.h"
+
+/* Streams one transaction locks singly before it takes the gate for all. */
+static int	max_stream_locks = 64;
+
+/*
+ * Both belong to the transaction whose local id stands beside them.  The
+ * count may be too high after a savepoint was rolled back: the gate is then
+ * taken early, which is harmless.
+ */
+static LocalTransactionId counted_lxid = InvalidLocalTransactionId;
+static int	stream_locks = 0;
+static LocalTransactionId gate_lxid = InvalidLocalTransactionId;
+
+PG_FUNCTION_INFO_V1(es_category);
+PG_FUNCTION_INFO_V1(es_stream_version);
+
+void
+EsStreamInit(void)
+{
+	DefineCustomIntVariable("eventstore.max_stream_locks",
+							"Streams that one transaction locks singly.",
+							"A transaction that appends to more streams locks out all other appends until it ends. "
+							"Raise it together with max_locks_per_transaction; 0 locks out others from the first append on.",
+							&max_stream_locks, 64, 0, INT_MAX, PGC_USERSET, 0,
+							NULL, NULL, NULL);
+}
+
+/* C0, DEL and, in UTF-8, C1: invisible in every log and screen. */
+static bool
+has_control_character(const char *name, int len)
+{
+	bool		utf8 = GetDatabaseEncoding() == PG_UTF8;
+
+	for (int i = 0; i < len; i++)
+	{
+		unsigned char c = (unsigned char) name[i];
+
+		if (c < 0x20 || c == 0x7F)
+			return true;
+		if (utf8 && c == 0xC2 && i + 1 < len &&
+			(unsigned char) name[i + 1] < 0xA0)
+			return true;
+	}
+	return false;
+}
+
+/* 42602 or 42622 unless the name has 1 to max bytes and all are fit to print. */
+static void
+check_name(const text *name, int max, const char *what)
+{
+	const char *data = VARDATA_ANY(name);
+	int			len = VARSIZE_ANY_EXHDR(name);
+
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("%s must not be empty", what)));
+	if (len > max)
+		ereport(ERROR,
+				(errcode(ERRCODE_NAME_TOO_LONG),
+				 errmsg("%s is too long", what),
+				 errdetail("It has %d bytes; the limit is %d.", len, max)));
+	if (has_control_character(data, len))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("%s must not contain control characters", what)));
+}
+
+static void
+check_not_reserved(const text *name, const char *what)
+{
+	if (*VARDATA_ANY(name) == '$')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("%s must not begin with \"$\"", what),
+				 errdetail("Such names are reserved for the store itself.")));
+}
+
+/* Would this name have passed, reserved names included? */
+bool
+EsNameIsValid(const text *name, int max)
+{
+	int			len = VARSIZE_ANY_EXHDR(name);
+
+	return len > 0 && len <= max && !has_control_character(VARDATA_ANY(name), len);
+}
+
+void
+EsCheckStreamId(const text *stream_id)
+{
+	check_name(stream_id, ES_MAX_STREAM_ID, "stream id");
+	check_not_reserved(stream_id, "stream id");
+}
+
+void
+EsCheckEventType(const text *event_type)
+{
+	check_name(event_type, ES_MAX_EVENT_TYPE, "event type");
+	check_not_reserved(event_type, "event type");
+}
+
+void
+EsCheckTag(const text *tag)
+{
+	check_name(tag, ES_MAX_TAG, "tag");
+}
+
+/* Bytes of the category: all before the first "-". */
+int
+EsCategoryLength(const char *stream_id, int len)
+{
+	const char *dash = memchr(stream_id, '-', len);
+
+	return dash == NULL ? len : (int) (dash - stream_id);
+}
+
+/*
+ * es_category(stream_id text) → text
+ */
+Datum
+es_category(PG_FUNCTION_ARGS)
+{
+	text	   *stream_id = PG_GETARG_TEXT_PP(0);
+	const char *data = VARDATA_ANY(stream_id);
+
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(data,
+											  EsCategoryLength(data, VARSIZE_ANY_EXHDR(stream_id))));
+}
+
+/*
+ * Lock out every other append until this transaction ends.  The lock belongs
+ * to the top transaction, so that rolling back to a savepoint cannot leave
+ * streams that were appended to before it without a lock.
+ */
+void
+EsGateClose(const EsStore *store)
+{
+	ResourceOwner saved = CurrentResourceOwner;
+
+	PG_TRY();
+	{
+		CurrentResourceOwner = TopTransactionResourceOwner;
+		LockRelationOid(store->gate, ShareRowExclusiveLock);
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = saved;
+	}
+	PG_END_TRY();
+	gate_lxid = EsCurrentLxid();
+}
+
+/*
+ * Enter the gate and lock the stream until the transaction, or the savepoint
+ * in which this was called, ends.
+ *
+ * The lock's key is a hash of the name: two names that collide wait for each
+ * other and nothing worse.  Must come before any position is drawn, or the
+ * stream's version order could differ from its position order.
+ */
+void
+EsStreamLock(const EsStore *store, const text *stream_id)
+{
+	LocalTransactionId lxid = EsCurrentLxid();
+	uint64		hash;
+	LOCKTAG		tag;
+
+	if (gate_lxid == lxid)
+		return;
+	if (counted_lxid != lxid)
+	{
+		counted_lxid = lxid;
+		stream_locks = 0;
+	}
+	if (stream_locks >= max_stream_locks)
+	{
+		EsGateClose(store);
+		return;
+	}
+
+	LockRelationOid(store->gate, RowExclusiveLock);
+	if (ES_BUG == 7)
+		return;
+	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(stream_id),
+							   VARSIZE_ANY_EXHDR(stream_id), 0);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, ES_LOCK_STREAM);
+	if (LockAcquire(&tag, ExclusiveLock, false, false) != LOCKACQUIRE_ALREADY_HELD)
+		stream_locks++;
+}
+
+/* Read the stream's last event that the snapshot sees into the slot. */
+static bool
+last_event(Relation event, Relation stream_key, text *stream_id,
+		   Snapshot snapshot, TupleTableSlot *slot)
+{
+	IndexScanDesc scan;
+	ScanKeyData key;
+	bool		found;
+
+	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ,
+						   PointerGetDatum(stream_id));
+	scan = EsIndexBeginScan(event, stream_key, snapshot, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	found = index_getnext_slot(scan, BackwardScanDirection, slot);
+	index_endscan(scan);
+	return found;
+}
+
+static EsStreamHead
+head_of_slot(TupleTableSlot *slot)
+{
+	EsStreamHead head;
+	bool		isnull;
+
+	head.version = DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull));
+	head.recorded_at = DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT,
+														&isnull));
+	return head;
+}
+
+/* Where the stream stands as of the snapshot. */
+EsStreamHead
+EsStreamHeadRead(Relation event, Relation stream_key, text *stream_id,
+				 Snapshot snapshot)
+{
+	TupleTableSlot *slot = table_slot_create(event, NULL);
+	EsStreamHead head = {0, 0};
+
+	if (last_event(event, stream_key, stream_id, snapshot, slot))
+		head = head_of_slot(slot);
+	ExecDropSingleTupleTableSlot(slot);
+	return head;
+}
+
+/* Did the event in the slot commit after this transaction's snapshot? */
+static bool
+is_after_xact_snapshot(Relation event, TupleTableSlot *slot)
+{
+	bool		isnull;
+	TransactionId xmin;
+
+	if (!IsolationUsesXactSnapshot())
+		return false;
+	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber,
+												 &isnull));
+	return !TransactionIdIsCurrentTransactionId(xmin) &&
+		!table_tuple_satisfies_snapshot(event, slot, GetTransactionSnapshot());
+}
+
+/*
+ * Where the stream stands for an append: all that is committed by now and
+ * all that this transaction wrote, the running command included, which only
+ * SnapshotSelf shows.  The caller holds the stream's lock, so no other
+ * transaction can add to it meanwhile.
+ *
+ * 40001 in REPEATABLE READ and SERIALIZABLE when the stream moved past the
+ * transaction's snapshot: what the caller decided on is no longer true.
+ */
+EsStreamHead
+EsStreamHeadForAppend(Relation event, Relation stream_key, text *stream_id)
+{
+	TupleTableSlot *slot = table_slot_create(event, NULL);
+	EsStreamHead head = {0, 0};
+
+	if (last_event(event, stream_key, stream_id,
+				   ES_BUG == 9 ? GetActiveSnapshot() : SnapshotSelf, slot))
+	{
+		head = head_of_slot(slot);
+		if (ES_BUG != 10 && is_after_xact_snapshot(event, slot))
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not append to stream \"%s\" due to concurrent append",
+							text_to_cstring(stream_id)),
+					 errdetail("The stream is at version " INT64_FORMAT ", newer than this transaction's snapshot.",
+							   head.version),
+					 errhint("Roll back, read the stream again and decide again."),
+					 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
+										"es_expected_version")));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	return head;
+}
+
+/*
+ * es_stream_version(stream_id text) → bigint
+ */
+Datum
+es_stream_version(PG_FUNCTION_ARGS)
+{
+	const EsStore *store = EsStoreGet();
+	Relation	event;
+	Relation	stream_key;
+	EsStreamHead head;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", "stream_id")));
+	event = table_open(store->event, AccessShareLock);
+	EsCheckPrivilege(event, ACL_SELECT);
+	stream_key = index_open(store->stream_key, AccessShareLock);
+	head = EsStreamHeadRead(event, stream_key, PG_GETARG_TEXT_PP(0),
+							GetActiveSnapshot());
+	index_close(stream_key, AccessShareLock);
+	table_close(event, AccessShareLock);
+	PG_RETURN_INT64(head.version);
+}

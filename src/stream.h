@@ -1,0 +1,47 @@
+/*
+ * stream.h: stream names, the lock on a stream and its current version.
+ */
+#ifndef ES_STREAM_H
+#define ES_STREAM_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+
+#include "catalog.h"
+
+#define ES_MAX_STREAM_ID 1024	/* bytes */
+#define ES_MAX_EVENT_TYPE 255	/* bytes */
+#define ES_MAX_TAG 255			/* bytes */
+#define ES_MAX_TAGS 64			/* an event */
+
+/*
+ * Our heavyweight locks are advisory locks with a fourth tag field that
+ * SQL-level advisory locks (1 and 2) never use.
+ */
+#define ES_LOCK_STREAM 0xE501
+#define ES_LOCK_ANNOUNCEMENT 0xE502
+
+/* Where a stream stands. */
+typedef struct EsStreamHead
+{
+	int64		version;		/* its last version; 0 without events */
+	TimestampTz recorded_at;	/* of its last event; meaningless at 0 */
+} EsStreamHead;
+
+extern void EsStreamInit(void);
+extern bool EsNameIsValid(const text *name, int max);
+extern void EsCheckStreamId(const text *stream_id);
+extern void EsCheckEventType(const text *event_type);
+extern void EsCheckTag(const text *tag);
+extern int	EsCategoryLength(const char *stream_id, int len);
+extern void EsGateClose(const EsStore *store);
+extern void EsStreamLock(const EsStore *store, const text *stream_id);
+extern EsStreamHead EsStreamHeadRead(Relation event, Relation stream_key,
+									 text *stream_id, Snapshot snapshot);
+extern EsStreamHead EsStreamHeadForAppend(Relation event, Relation stream_key,
+										  text *stream_id);
+
+#endif							/* ES_STREAM_H */
