@@ -165,14 +165,15 @@ sub want_row
 
 	my %contender = map { $_->{key} => $_ } @{ $piece->{contenders} };
 	my $of = $want->{of} // 'eventstore';
+	my ($sign, $limit) = defined $want->{most} ? ('≤', $want->{most}) : ('≥', $want->{least});
 	my @seen = map { seen($_, $want, $of) } @$results;
-	my $most = defined $want->{most};
-	my $limit = $most ? $want->{most} : $want->{least};
-	my $wanted = join ' ', ($most ? '≤' : '≥'), $limit, defined $want->{than} ? ('×', label($contender{ $want->{than} })) : (), "in $measure_name{$want->{is}}";
-	my @missed = grep { $most ? $_->{value} > $limit : $_->{value} < $limit } @seen;
-	my $range = spread('%.2f', map { $_->{value} } @seen);
-	return row($piece->{title} . (defined $want->{of} ? ": " . label($contender{$of}) : ''),
-		$wanted, $range, @missed ? 'no: ' . join(', ', map { sprintf '%.2f with %s', @$_{ 'value', 'setting' } } @missed) : 'yes');
+	my @missed = grep { defined $want->{most} ? $_->{value} > $limit : $_->{value} < $limit } @seen;
+	my $missed = join ', ', map { sprintf '%.2f with %s', @$_{ 'value', 'setting' } } @missed;
+	return row(
+		$piece->{title} . (defined $want->{of} ? ': ' . label($contender{$of}) : ''),
+		"$measure_name{$want->{is}} $sign $limit" . (defined $want->{than} ? ' × ' . label($contender{ $want->{than} }) : ''),
+		spread('%.2f', map { $_->{value} } @seen),
+		@missed ? "no: $missed" : 'yes');
 }
 
 # What one setting showed of a want.
@@ -184,7 +185,7 @@ sub seen
 	  defined $want->{than}
 	  ? ratios($setting, $want->{is}, $of, $want->{than})
 	  : map { value($_, $want->{is}) } @{ $setting->{figures}{$of} };
-	return { value => median(@values), setting => "$setting->{clients} clients, sync $setting->{sync}" };
+	return { value => median(@values), setting => "$setting->{clients} client" . ($setting->{clients} == 1 ? '' : 's') . ", sync $setting->{sync}" };
 }
 
 1;
