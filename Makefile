@@ -98,3 +98,7 @@ bare-check:
 # print-REGRESS and the like: a list of this file, for the scripts.
 print-%:
 	@echo $($*)
+# Needs the extension installed; see test/bench/run for its options.
+.PHONY: bench
+bench:
+	PG_CONFIG=$(PG_CONFIG) test/bench/run
