@@ -4,6 +4,7 @@
 #	make test			from nothing: every test; ends in "N passed, N failed"
 #						SUITES="regress tap" and TESTS="append*" choose some
 #	make mutants		check that the tests find each of the seeded bugs
+#	make bench			how fast, beside plain SQL and other stores
 #	make bare-check		quickstart and test in an empty Debian
 #
 # and as in any extension: make, make install, make installcheck, make clean,
@@ -75,7 +76,7 @@ endif
 export PG_CONFIG
 tools = $(top)/test/tools
 
-.PHONY: all deps quickstart test mutants bare-check
+.PHONY: all deps quickstart test mutants bare-check bench
 
 deps:
 	@$(tools)/install-deps.sh test
@@ -95,10 +96,10 @@ mutants:
 bare-check:
 	@$(tools)/bare-check.sh
 
+# Needs the extension installed; test/bench/run tells its options.
+bench:
+	@PG_CONFIG=$(PG_CONFIG) $(top)/test/bench/run
+
 # print-REGRESS and the like: a list of this file, for the scripts.
 print-%:
 	@echo $($*)
-# Needs the extension installed; see test/bench/run for its options.
-.PHONY: bench
-bench:
-	PG_CONFIG=$(PG_CONFIG) test/bench/run
