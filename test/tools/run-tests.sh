@@ -248,7 +248,7 @@ list()
 		isolation) make -s print-ISOLATION PG_CONFIG="$PG_CONFIG" ;;
 		points) make -s print-POINTS PG_CONFIG="$PG_CONFIG" ;;
 		examples) names_of test/examples/*.sql test/examples/*.sh ;;
-		readme) echo readme ;;
+		readme) names_of README.md ;;
 		tap) names_of test/t/*.pl | sed 's/\.pl$//' ;;
 		*)
 			echo "no suite is called $1" >&2

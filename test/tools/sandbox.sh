@@ -51,6 +51,7 @@ base=${TMPDIR:-/tmp}
 work=$(mktemp -d "$base/es.XXXXXX")
 chmod 755 "$work"
 child=
+results=${RESULTS:+$(realpath -m "$RESULTS")}
 
 # The processes of the session that this script started.
 session_pids()
@@ -100,9 +101,9 @@ finish()
 		stop_all KILL session_pids 20
 		stop_all KILL server_pids 20
 	fi
-	if [[ -n ${RESULTS:-} && -d $work/tree/results ]]; then
-		mkdir -p "$RESULTS"
-		cp -r --no-preserve=all "$work/tree/results/." "$RESULTS"
+	if [[ -n $results && -d $work/tree/results ]]; then
+		mkdir -p "$results"
+		cp -r --no-preserve=all "$work/tree/results/." "$results"
 	fi
 	if [[ -n ${KEEP:-} ]]; then
 		echo "kept: $work"
