@@ -20,7 +20,7 @@
 #	PG_CONFIG		of the private installation
 #	ES_WORK			the temporary directory; everything written belongs below it
 #	ES_GIT_REPO		a clone of this project's history, if the tree has one
-# and nothing of the caller's PG* variables and make flags.
+# and nothing of the caller's make flags and PG* variables, save PG_TEST_*.
 #
 # At the end, however it comes, every process of COMMAND's session and every
 # server whose data directory lies below ES_WORK is stopped, and the directory
@@ -180,7 +180,7 @@ if [[ $(id -u) -eq 0 ]]; then
 fi
 
 for variable in ${!PG*} MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES; do
-	[[ $variable == PG_CONFIG ]] || unset "$variable"
+	[[ $variable == PG_CONFIG || $variable == PG_TEST_* ]] || unset "$variable"
 done
 export ES_WORK=$work HOME=$work/home TMPDIR=$work/tmp LC_ALL=C.UTF-8
 
