@@ -108,6 +108,7 @@ finish()
 	if [[ -n ${KEEP:-} ]]; then
 		echo "kept: $work"
 	else
+		chmod -R u+rwX "$work" 2>/dev/null || true
 		rm -rf "$work"
 	fi
 }
@@ -118,7 +119,7 @@ trap 'exit 143' TERM HUP
 copy_tree()
 {
 	mkdir "$work/tree" "$work/home" "$work/tmp"
-	tar -C "$tree" -c --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
+	tar -C "$tree" -c --mode=u+rwX --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
 		--exclude=./results --exclude=./tmp_check --exclude=./log --exclude=node_modules . |
 		tar -C "$work/tree" -x --no-same-owner
 }
@@ -145,7 +146,7 @@ copy_postgres()
 	for option in --bindir --pkglibdir --sharedir --includedir-server; do
 		dir=$("$pg_config" $option)
 		mkdir -p "$root$dir"
-		tar -C "$dir" -ch --exclude=./bitcode --exclude='./eventstore*' \
+		tar -C "$dir" -ch --mode=u+rwX --exclude=./bitcode --exclude='./eventstore*' \
 			--exclude='./extension/eventstore*' . | tar -C "$root$dir" -x --no-same-owner
 	done
 	libdir=$("$pg_config" --libdir)
