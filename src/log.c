@@ -104,6 +104,8 @@ struct EsLogReader
 	Snapshot	snapshot;		/* what the reader is shown */
 	int64		passed;			/* all at or below is delivered, or decided */
 	int64		settled;		/* holes up to here need no further question */
+	bool		asked;			/* have we met a hole yet? */
+	bool		follows;		/* then: do events come from another server? */
 	XLogRecPtr	flushed;		/* WAL known to be on disk */
 	XLogRecPtr	needed;			/* WAL that must be, before rows are shown */
 	bool		ended;			/* nothing more can be shown this time */
@@ -366,12 +368,15 @@ hole_is_empty(EsLogReader *reader, int64 first, int64 last)
 static bool
 hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 {
-	if (EsFollowsOrigin(reader->store))
+	if (!reader->asked)
 	{
-		if (reader->settled == 0)
+		reader->asked = true;
+		reader->follows = EsFollowsOrigin(reader->store);
+		if (reader->follows)
 			reader->settled = EsSettledRead(reader->snapshot);
-		return last <= reader->settled;
 	}
+	if (reader->follows)
+		return last <= reader->settled;
 	EsPoint("reader-at-hole");
 	if (last > reader->settled)
 	{

@@ -247,7 +247,8 @@ list()
 		regress) make -s print-REGRESS PG_CONFIG="$PG_CONFIG" ;;
 		isolation) make -s print-ISOLATION PG_CONFIG="$PG_CONFIG" ;;
 		points) make -s print-POINTS PG_CONFIG="$PG_CONFIG" ;;
-		examples) names_of test/examples/*.sql test/examples/*.sh ;;
+		# a script wants a history, which a copy of the tree may lack
+		examples) names_of test/examples/*.sql ${ES_GIT_REPO:+test/examples/*.sh} ;;
 		readme) names_of README.md ;;
 		tap) names_of test/t/*.pl | sed 's/\.pl$//' ;;
 		*)
