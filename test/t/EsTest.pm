@@ -74,24 +74,28 @@ sub crash
 }
 
 # Start psql on a script, which may contain anything psql knows.  Answers a
-# handle for psql_finish.
+# handle for psql_finish.  Goes by files, so that psql runs freely whatever
+# the test is doing meanwhile.
+my $psql_count = 0;
+
 sub psql_start
 {
 	my ($node, $script, %params) = @_;
-	my $psql = { in => $script, out => '', err => '' };
+	my $file = $node->basedir . '/psql' . ++$psql_count;
 	my $options = $params{options} // '';
+	my $psql = { file => $file };
 
+	append_to_file("$file.sql", $script);
 	$psql->{run} = IPC::Run::start(
 		[
 			$node->installed_command('psql'), '-XAtq',
 			'-v', 'ON_ERROR_STOP=1',
 			'-v', 'VERBOSITY=verbose',
-			'-d',
-			$node->connstr($params{dbname} // 'postgres')
+			'-d', $node->connstr($params{dbname} // 'postgres')
 			  . " options='$options'",
-			'-f', '-'
+			'-f', "$file.sql"
 		],
-		'<', \$psql->{in}, '>', \$psql->{out}, '2>', \$psql->{err},
+		'<', \undef, '>', "$file.out", '2>', "$file.err",
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	return $psql;
 }
@@ -103,7 +107,8 @@ sub psql_finish
 	my ($psql) = @_;
 	my $ok = IPC::Run::finish($psql->{run});
 
-	return ($ok, $psql->{out}, $psql->{err});
+	return ($ok, slurp_file("$psql->{file}.out"),
+		slurp_file("$psql->{file}.err"));
 }
 
 # Writers at their worst, as pgbench scripts with a weight.  Each transaction
