@@ -523,10 +523,12 @@ es_settle(PG_FUNCTION_ARGS)
 	char	   *schema = get_namespace_name(store->schema);
 	Oid			types[1] = {INT8OID};
 	Datum		values[1];
+	XLogRecPtr	lsn;
 	char	   *query;
 
 	PreventCommandIfReadOnly("es_settle()");
-	values[0] = Int64GetDatum(EsSettledNow(store, NULL));
+	values[0] = Int64GetDatum(EsSettledNow(store, &lsn));
+	XLogFlush(lsn);				/* others take it from the row without asking */
 	query = psprintf("INSERT INTO %s.es_settled AS s (position) VALUES ($1) "
 					 "ON CONFLICT (singleton) DO UPDATE "
 					 "SET position = EXCLUDED.position, written_at = EXCLUDED.written_at "
