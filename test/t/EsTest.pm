@@ -12,7 +12,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_store wait_until crash psql_start psql_finish
-  start_load finish_load store_is_sound store_hash
+  start_load is_running finish_load store_is_sound store_hash
   sqlstate_is);
 
 # A running node with the extension in database postgres.  Settings are lines
@@ -209,6 +209,15 @@ sub start_load
 		'>', \$load->{out}, '2>', \$load->{err},
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	return $load;
+}
+
+# Are the writers still at it?
+sub is_running
+{
+	my ($load) = @_;
+
+	$load->{run}->pump_nb;
+	return $load->{run}->pumpable;
 }
 
 # Wait for the writers to end; all of them must have done so without an error.
