@@ -537,6 +537,7 @@ es_settle(PG_FUNCTION_ARGS)
 	char	   *schema = get_namespace_name(store->schema);
 	Oid			types[1] = {INT8OID};
 	Datum		values[1];
+	XLogRecPtr	lsn;
 	char	   *query;
 
 	PreventCommandIfReadOnly("es_settle()");
@@ -545,7 +546,8 @@ es_settle(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot settle a store that is replicated from another"),
 				 errhint("Call es_settle() where the events are appended.")));
-	values[0] = Int64GetDatum(EsSettledNow(store, NULL));
+	values[0] = Int64GetDatum(EsSettledNow(store, &lsn));
+	XLogFlush(lsn);				/* others take it from the row without asking */
 	query = psprintf("INSERT INTO %s.es_settled AS s (position) VALUES ($1) "
 					 "ON CONFLICT (singleton) DO UPDATE "
 					 "SET position = EXCLUDED.position, written_at = EXCLUDED.written_at "
