@@ -287,9 +287,13 @@ lowest_announced(void)
 int64
 EsSettledNow(const EsStore *store, XLogRecPtr *lsn)
 {
+	int64		lowest = ES_BUG == 13 ? lowest_announced() : 0;
 	int64		last = EsLastDrawn(store, lsn);
 
-	return Min(last, lowest_announced());
+	EsPoint("settled-between");
+	if (ES_BUG != 13)
+		lowest = lowest_announced();
+	return Min(last, lowest);
 }
 
 /*
@@ -363,6 +367,8 @@ hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 			reader->settled = EsSettledRead(reader->snapshot);
 		return last <= reader->settled;
 	}
+	if (ES_BUG == 12 && !hole_is_empty(reader, first, last))
+		return false;
 	EsPoint("reader-at-hole");
 	if (last > reader->settled)
 	{
@@ -370,7 +376,7 @@ hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 		if (last > reader->settled)
 			return false;
 	}
-	return ES_BUG == 6 || hole_is_empty(reader, first, last);
+	return ES_BUG == 6 || ES_BUG == 12 || hole_is_empty(reader, first, last);
 }
 
 /*

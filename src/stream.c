@@ -211,7 +211,8 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 		return;
 	}
 
-	LockRelationOid(store->gate, RowExclusiveLock);
+	if (ES_BUG != 14)
+		LockRelationOid(store->gate, RowExclusiveLock);
 	if (ES_BUG == 7)
 		return;
 	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(stream_id),
