@@ -4,7 +4,7 @@ EXTENSION = eventstore
 EXTVERSION = 0.1
 MODULE_big = eventstore
 
-ROOMS = eventstore catalog stream log append read guard check point
+ROOMS = eventstore catalog stream log append read guard check handler point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
