@@ -560,6 +560,7 @@ fill_slot(TupleTableSlot *slot, const EsAppend *append, EsNewEvent *event)
 static void
 fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
 {
+	int64		outer = assigned_position;	/* of the append we are called from */
 	bool		kept;
 
 	assigned_position = position;
@@ -569,7 +570,7 @@ fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
 	}
 	PG_FINALLY();
 	{
-		assigned_position = 0;
+		assigned_position = outer;
 	}
 	PG_END_TRY();
 	if (!kept)

@@ -298,9 +298,13 @@ lowest_announced(void)
 int64
 EsSettledNow(const EsStore *store, XLogRecPtr *lsn)
 {
+	int64		lowest = ES_BUG == 13 ? lowest_announced() : 0;
 	int64		last = EsLastDrawn(store, lsn);
 
-	return Min(last, lowest_announced());
+	EsPoint("settled-between");
+	if (ES_BUG != 13)
+		lowest = lowest_announced();
+	return Min(last, lowest);
 }
 
 /*
@@ -377,6 +381,8 @@ hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 	}
 	if (reader->follows)
 		return last <= reader->settled;
+	if (ES_BUG == 12 && !hole_is_empty(reader, first, last))
+		return false;
 	EsPoint("reader-at-hole");
 	if (last > reader->settled)
 	{
@@ -384,7 +390,7 @@ hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 		if (last > reader->settled)
 			return false;
 	}
-	return ES_BUG == 6 || hole_is_empty(reader, first, last);
+	return ES_BUG == 6 || ES_BUG == 12 || hole_is_empty(reader, first, last);
 }
 
 /*
