@@ -43,6 +43,7 @@ extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
 extern Oid	EsExtensionOwner(void);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
+extern bool EsFollowsOrigin(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);
 
 #endif							/* ES_CATALOG_H */
