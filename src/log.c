@@ -196,10 +196,14 @@ announce_newest(const EsStore *store)
 	lock_announcement(bound);
 	if (again)
 	{
+		ResourceOwner saved = CurrentResourceOwner;
+
 		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId,
 							 (uint32) ((uint64) newest_bound >> 32),
 							 (uint32) newest_bound, ES_LOCK_ANNOUNCEMENT);
+		CurrentResourceOwner = TopTransactionResourceOwner;
 		(void) LockRelease(&tag, ShareLock, false);
+		CurrentResourceOwner = saved;
 	}
 	newest_bound = bound;
 	announced_lxid = EsCurrentLxid();
