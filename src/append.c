@@ -480,7 +480,7 @@ has_other_before_trigger(const TriggerDesc *triggers)
 static void
 inserter_open(Inserter *inserter, Relation event)
 {
-	TriggerDesc *triggers = event->trigdesc;
+	TriggerDesc *triggers;
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
 
 	inserter->event = event;
@@ -499,6 +499,7 @@ inserter_open(Inserter *inserter, Relation event)
 		lappend(NIL, inserter->target);
 	ExecOpenIndices(inserter->target, false);
 
+	triggers = inserter->target->ri_TrigDesc;	/* a copy, unlike the relcache's */
 	inserter->transition = NULL;
 	inserter->has_before = has_other_before_trigger(triggers);
 	inserter->has_triggers = triggers != NULL &&
@@ -643,8 +644,8 @@ insert_events(Relation event, EsAppend *append)
 int64
 EsAppendEvents(EsAppend *append)
 {
-	const EsStore *store = EsStoreGet();
-	Relation	event = table_open(store->event, RowExclusiveLock);
+	const EsStore *store;
+	Relation	event = EsEventOpen(&store, RowExclusiveLock);
 	EsNewEvent *last = &append->events[append->nevents - 1];
 	bool		has_ids = false;
 

@@ -6,6 +6,7 @@
 
 #include "postgres.h"
 
+#include "storage/lockdefs.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -41,6 +42,7 @@ typedef struct EsStore
 
 extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
+extern Relation EsEventOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);

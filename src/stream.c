@@ -325,7 +325,7 @@ EsStreamHeadForAppend(Relation event, Relation stream_key, text *stream_id)
 Datum
 es_stream_version(PG_FUNCTION_ARGS)
 {
-	const EsStore *store = EsStoreGet();
+	const EsStore *store;
 	Relation	event;
 	Relation	stream_key;
 	EsStreamHead head;
@@ -334,7 +334,7 @@ es_stream_version(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", "stream_id")));
-	event = table_open(store->event, AccessShareLock);
+	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
 	stream_key = index_open(store->stream_key, AccessShareLock);
 	head = EsStreamHeadRead(event, stream_key, PG_GETARG_TEXT_PP(0),
