@@ -99,7 +99,7 @@ my @got;
 sub poll
 {
 	my @rows = split /\n/,
-	  $reader->query_safe("SELECT position FROM es_read_all($last, 1000)");
+	  query_quietly($reader, "SELECT position FROM es_read_all($last, 1000)");
 
 	push @got, @rows;
 	$last = $rows[-1] if @rows;
@@ -110,7 +110,7 @@ my $load = start_load($origin, 8, 6);
 my $running = 1;
 while ($running)
 {
-	$settler->query_safe('SELECT es_settle()');
+	query_quietly($settler, 'SELECT es_settle()');
 	poll();
 	$running = is_running($load);
 }
@@ -141,7 +141,7 @@ foreach my $crime (
 	q(DELETE FROM es_event WHERE position = 2),
 	q(TRUNCATE es_event))
 {
-	my ($verb) = lc $crime =~ /^(\w+)/ ? lc $1 : '';
+	my ($verb) = lc($crime) =~ /^(\w+)/;
 	my $before = rows($replica);
 	my $offset = -s $replica->logfile;
 
