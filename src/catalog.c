@@ -11,12 +11,15 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -24,6 +27,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
+#include "utils/snapmgr.h"
 
 #include "catalog.h"
 
@@ -133,6 +137,10 @@ EsStoreGet(void)
 	store.position_seq = find_relation(schema, "es_event_position_seq");
 	store.gate = find_relation(schema, "es_gate");
 	store.settled = find_relation(schema, "es_settled");
+	store.aggregate = find_relation(schema, "es_aggregate");
+	store.aggregate_key = find_relation(schema, "es_aggregate_pkey");
+	store.evolver = find_relation(schema, "es_evolver");
+	store.evolver_key = find_relation(schema, "es_evolver_pkey");
 	store_known = true;
 	return &store;
 }
@@ -185,4 +193,88 @@ EsSettledRead(Snapshot snapshot)
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return position;
+}
+
+/*
+ * Visit the rows of a table of definitions, in the order of the index: all,
+ * or those whose text column "key", the first of the index, has the value.
+ *
+ * As with the server's own catalogs, what counts is what is committed by now,
+ * at every isolation level: what a session compiles from it is kept beyond
+ * the transaction.  No privilege is asked for; what may be shown to whom is
+ * the caller's business.
+ */
+void
+EsCatalogScan(Oid table, Oid key_index, AttrNumber key, const char *value,
+			  EsRowVisitor visit, void *arg)
+{
+	Relation	rel = table_open(table, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData skey;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (value != NULL)
+		ScanKeyEntryInitialize(&skey, 0, key, BTEqualStrategyNumber,
+							   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+							   CStringGetTextDatum(value));
+	scan = systable_beginscan(rel, key_index, true, snapshot,
+							  value == NULL ? 0 : 1, &skey);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		if (!visit(rel, tuple, arg))
+			break;
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+}
+
+/* A text column of a row, NULL where it is null. */
+char *
+EsRowText(Relation rel, HeapTuple tuple, AttrNumber column)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, column, RelationGetDescr(rel), &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/* The extension's schema, quoted where necessary. */
+const char *
+EsSchemaName(void)
+{
+	return quote_identifier(get_namespace_name(EsStoreGet()->schema));
+}
+
+/*
+ * Change the extension's tables by SQL, with the caller's privileges, on a
+ * cold path.  "%s" in the query stands for the schema.  Answers the number of
+ * rows changed.
+ */
+uint64
+EsCatalogWrite(const char *query, int nargs, Oid *types, Datum *values,
+			   const char *nulls)
+{
+	StringInfoData sql;
+	const char *schema = EsSchemaName();
+	uint64		processed;
+
+	initStringInfo(&sql);
+	for (const char *c = query; *c != '\0'; c++)
+	{
+		if (c[0] == '%' && c[1] == 's')
+		{
+			appendStringInfoString(&sql, schema);
+			c++;
+		}
+		else
+			appendStringInfoChar(&sql, *c);
+	}
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args(sql.data, nargs, types, values, nulls, false, 0) < 0)
+		elog(ERROR, "could not run \"%s\"", sql.data);
+	processed = SPI_processed;
+	SPI_finish();
+	pfree(sql.data);
+	return processed;
 }

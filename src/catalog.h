@@ -6,6 +6,8 @@
 
 #include "postgres.h"
 
+#include "access/htup.h"
+#include "access/tupdesc.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -37,12 +39,25 @@ typedef struct EsStore
 	Oid			position_seq;	/* the sequence that hands out positions */
 	Oid			gate;			/* es_gate, the lock object for all appends */
 	Oid			settled;		/* es_settled, the written-down position */
+	Oid			aggregate;		/* es_aggregate */
+	Oid			aggregate_key;	/* its index (name) */
+	Oid			evolver;		/* es_evolver */
+	Oid			evolver_key;	/* its index (aggregate, event_type) */
 } EsStore;
+
+/* What is done with each row of a scan; false ends it. */
+typedef bool (*EsRowVisitor) (Relation rel, HeapTuple tuple, void *arg);
 
 extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
 extern Oid	EsExtensionOwner(void);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern int64 EsSettledRead(Snapshot snapshot);
+extern void EsCatalogScan(Oid table, Oid key_index, AttrNumber key,
+						  const char *value, EsRowVisitor visit, void *arg);
+extern char *EsRowText(Relation rel, HeapTuple tuple, AttrNumber column);
+extern const char *EsSchemaName(void);
+extern uint64 EsCatalogWrite(const char *query, int nargs, Oid *types,
+							 Datum *values, const char *nulls);
 
 #endif							/* ES_CATALOG_H */

@@ -8,6 +8,7 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "aggregate.h"
 #include "append.h"
 #include "catalog.h"
 #include "point.h"
@@ -23,6 +24,7 @@ _PG_init(void)
 	EsCatalogInit();
 	EsStreamInit();
 	EsAppendInit();
+	EsAggregateInit();
 	EsPointInit();
 	MarkGUCPrefixReserved("eventstore");
 }

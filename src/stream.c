@@ -78,8 +78,8 @@ has_control_character(const char *name, int len)
 }
 
 /* 42602 or 42622 unless the name has 1 to max bytes and all are fit to print. */
-static void
-check_name(const text *name, int max, const char *what)
+void
+EsCheckName(const text *name, int max, const char *what)
 {
 	const char *data = VARDATA_ANY(name);
 	int			len = VARSIZE_ANY_EXHDR(name);
@@ -121,21 +121,21 @@ EsNameIsValid(const text *name, int max)
 void
 EsCheckStreamId(const text *stream_id)
 {
-	check_name(stream_id, ES_MAX_STREAM_ID, "stream id");
+	EsCheckName(stream_id, ES_MAX_STREAM_ID, "stream id");
 	check_not_reserved(stream_id, "stream id");
 }
 
 void
 EsCheckEventType(const text *event_type)
 {
-	check_name(event_type, ES_MAX_EVENT_TYPE, "event type");
+	EsCheckName(event_type, ES_MAX_EVENT_TYPE, "event type");
 	check_not_reserved(event_type, "event type");
 }
 
 void
 EsCheckTag(const text *tag)
 {
-	check_name(tag, ES_MAX_TAG, "tag");
+	EsCheckName(tag, ES_MAX_TAG, "tag");
 }
 
 /* Bytes of the category: all before the first "-". */

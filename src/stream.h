@@ -32,6 +32,7 @@ typedef struct EsStreamHead
 } EsStreamHead;
 
 extern void EsStreamInit(void);
+extern void EsCheckName(const text *name, int max, const char *what);
 extern bool EsNameIsValid(const text *name, int max);
 extern void EsCheckStreamId(const text *stream_id);
 extern void EsCheckEventType(const text *event_type);

@@ -60,7 +60,11 @@ BEGIN
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
 			('writer', 'INSERT', 'es_event'),
-			('admin', 'INSERT, UPDATE', 'es_settled')
+			('admin', 'INSERT, UPDATE', 'es_settled'),
+			('reader', 'SELECT', 'es_aggregate'),
+			('reader', 'SELECT', 'es_evolver'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_aggregate'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_evolver')
 		) AS v(level, privileges, name)
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
@@ -76,9 +80,15 @@ BEGIN
 				('reader', 'es_read_all'),
 				('reader', 'es_settled_position'),
 				('reader', 'es_position_at'),
+				('reader', 'es_state'),
+				('reader', 'es_history'),
 				('writer', 'es_append'),
 				('writer', 'es_append_batch'),
 				('writer', 'es_last_position'),
+				('admin', 'es_create_aggregate'),
+				('admin', 'es_evolve'),
+				('admin', 'es_drop_aggregate'),
+				('admin', 'es_drop_evolver'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
 				('admin', 'es_grant')
