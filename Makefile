@@ -1,8 +1,24 @@
 # eventstore: an event store inside PostgreSQL (PGXS)
+#
+#	make quickstart		from nothing: install what is needed, build, install, show
+#	make test			from nothing: every test; ends in "N passed, N failed"
+#						SUITES="regress tap" and TESTS="append*" choose some
+#	make mutants		check that the tests find each of the seeded bugs
+#	make bench			how fast, beside plain SQL and other stores
+#	make bare-check		quickstart and test in an empty Debian
+#
+# and as in any extension: make, make install, make installcheck, make clean,
+# with PG_CONFIG for another PostgreSQL than the first in PATH.
 
 EXTENSION = eventstore
 EXTVERSION = 0.1
 MODULE_big = eventstore
+
+# Where the sources are: elsewhere, in a VPATH build.
+top := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
+ifneq ($(top),.)
+VPATH := $(top)
+endif
 
 ROOMS = eventstore catalog stream log append read guard check handler aggregate fold state point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
@@ -10,23 +26,80 @@ OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 # The installed SQL is one part a room, joined in this order.
 PARTS = catalog stream append read log aggregate state guard check privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
+DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
-EXTRA_CLEAN = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log guard check aggregate state
-REGRESS_OPTS = --inputdir=test
-ISOLATION =
-ISOLATION_OPTS = --inputdir=test --outputdir=.
+REGRESS = catalog stream append read log guard check aggregate aggregate_rights state
+REGRESS_OPTS = --inputdir=$(top)/test
+ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
+POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))
+ISOLATION_OPTS = --inputdir=$(top)/test --outputdir=.
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 
+# The first target, also where PostgreSQL is still missing.
+all:
+
 PG_CONFIG ?= pg_config
-PGXS := $(shell $(PG_CONFIG) --pgxs)
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+
+ifneq ($(wildcard $(PGXS)),)
+
 include $(PGXS)
 
-$(OBJS): $(wildcard src/*.h)
+ifneq ($(top),.)
+# Objects, the joined SQL and the expected output are looked for here.
+$(shell mkdir -p src sql && ln -sfn $(abspath $(top))/expected expected)
+endif
 
-sql/$(EXTENSION)--$(EXTVERSION).sql: $(PART_FILES)
+$(OBJS): $(wildcard $(top)/src/*.h)
+
+$(DATA_built): $(PART_FILES)
 	cat $^ > $@
+
+else
+
+all install uninstall installcheck installdirs:
+	@echo 'PostgreSQL and its server headers were not found by "$(PG_CONFIG)".' >&2
+	@echo 'Name another pg_config (make PG_CONFIG=...), or install them (make deps).' >&2
+	@false
+
+clean distclean maintainer-clean:
+	rm -f $(OBJS) $(OBJS:.o=.bc) $(MODULE_big).so $(DATA_built)
+	rm -rf results output_iso tmp_check tmp_check_iso log regression.diffs regression.out
+
+endif
+
+# These need nothing but make: the scripts see to the rest.
+export PG_CONFIG
+tools = $(top)/test/tools
+
+.PHONY: all deps quickstart test mutants bare-check bench
+
+deps:
+	@$(tools)/install-deps.sh test
+
+quickstart:
+	@$(tools)/install-deps.sh build
+	@$(tools)/quickstart.sh
+
+test:
+	@$(tools)/install-deps.sh test
+	@$(tools)/sandbox.sh test/tools/run-tests.sh
+
+mutants:
+	@$(tools)/install-deps.sh test
+	@$(tools)/sandbox.sh test/tools/mutants.sh
+
+bare-check:
+	@$(tools)/bare-check.sh
+
+# Needs the extension installed; test/bench/run tells its options.
+bench:
+	@PG_CONFIG=$(PG_CONFIG) $(top)/test/bench/run
+
+# print-REGRESS and the like: a list of this file, for the scripts.
+print-%:
+	@echo $($*)

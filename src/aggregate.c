@@ -807,7 +807,7 @@ aggregate_exists(const char *name, bool or_replace, bool if_not_exists)
 }
 
 static void
-reject_pseudo_type(Oid type)
+check_state_type(Oid type)
 {
 	if (get_typtype(type) == TYPTYPE_PSEUDO)
 		ereport(ERROR,
@@ -845,7 +845,12 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 	EsRequireArgument(fcinfo, 3, "state_type");
 	EsCheckName(PG_GETARG_TEXT_PP(0), ES_MAX_AGGREGATE, "aggregate name");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	reject_pseudo_type(PG_GETARG_OID(3));
+	check_state_type(PG_GETARG_OID(3));
+	if (!PG_ARGISNULL(4) && PG_GETARG_INT32(4) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must be positive", "snapshot_every"),
+				 errhint("Use NULL to take no snapshots by number.")));
 	exists = aggregate_exists(name, or_replace, if_not_exists);
 	if (exists && !or_replace)
 		PG_RETURN_VOID();

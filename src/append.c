@@ -42,6 +42,9 @@
 #include "point.h"
 #include "stream.h"
 
+/* Random bytes fetched at once: the generator's price is mostly by the call. */
+#define ES_RANDOM_POOL 512
+
 /* Rows that go to the heap in one call: bounds the slots kept in memory. */
 #define ES_INSERT_CHUNK 256
 
@@ -207,6 +210,25 @@ EsCheckTags(ArrayType *tags)
 
 /* ----- event ids ----- */
 
+/* Random bits for an id, from a pool that lasts for many. */
+static void
+random_bits(unsigned char *target, int len)
+{
+	static unsigned char pool[ES_RANDOM_POOL];
+	static int	unused = 0;
+
+	if (unused < len)
+	{
+		if (!pg_strong_random(pool, ES_RANDOM_POOL))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		unused = ES_RANDOM_POOL;
+	}
+	unused -= len;
+	memcpy(target, pool + unused, len);
+}
+
 /*
  * Write UUIDs of version 7 for all events that have no id: milliseconds
  * since 1970, then twelve bits that make those of one call ascend, then
@@ -230,10 +252,7 @@ assign_ids(EsAppend *append)
 			continue;
 		ms = quarters / 4000;
 		fraction = (uint32) (quarters % 4000);
-		if (!pg_strong_random(id + 8, UUID_LEN - 8))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate random values")));
+		random_bits(id + 8, UUID_LEN - 8);
 		for (int b = 0; b < 6; b++)
 			id[b] = (unsigned char) (ms >> (8 * (5 - b)));
 		id[6] = (unsigned char) (0x70 | (fraction >> 8));
@@ -387,11 +406,12 @@ draw_positions(const EsStore *store, EsAppend *append)
 static void
 assign_place(Relation event, const EsStore *store, EsAppend *append)
 {
-	Relation	stream_key = index_open(store->stream_key, AccessShareLock);
+	/* in the mode that inserting will ask for, so that one lock serves both */
+	Relation	stream_key = index_open(store->stream_key, RowExclusiveLock);
 	EsStreamHead head;
 
 	head = EsStreamHeadForAppend(event, stream_key, append->stream_id);
-	index_close(stream_key, AccessShareLock);
+	index_close(stream_key, NoLock);
 	check_version(append, head.version);
 	assign_versions(append, head);
 	assign_ids(append);
@@ -540,6 +560,7 @@ fill_slot(TupleTableSlot *slot, const EsAppend *append, EsNewEvent *event)
 static void
 fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
 {
+	int64		outer = assigned_position;	/* of the append we are called from */
 	bool		kept;
 
 	assigned_position = position;
@@ -549,7 +570,7 @@ fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
 	}
 	PG_FINALLY();
 	{
-		assigned_position = 0;
+		assigned_position = outer;
 	}
 	PG_END_TRY();
 	if (!kept)

@@ -14,10 +14,12 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xlog.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_subscription_rel.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -170,6 +172,68 @@ EsCheckPrivilege(Relation event, AclMode mode)
 }
 
 /*
+ * Is the table fed by a subscription of this database?  If so, which one, and
+ * has its first copy ended?
+ */
+static bool
+find_subscription(Oid relid, Oid *subscription, bool *ready)
+{
+	Relation	rel = table_open(SubscriptionRelRelationId, AccessShareLock);
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_subscription_rel_srrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, SubscriptionRelSrrelidSrsubidIndexId, true,
+							  NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_subscription_rel form = (Form_pg_subscription_rel) GETSTRUCT(tuple);
+
+		*subscription = form->srsubid;
+		*ready = form->srsubstate == SUBREL_STATE_READY;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return HeapTupleIsValid(tuple);
+}
+
+/*
+ * Do this store's events come from another server?  Then its lock manager
+ * cannot tell which holes are settled; only what the origin wrote down can.
+ */
+bool
+EsFollowsOrigin(const EsStore *store)
+{
+	Oid			subscription;
+	bool		ready;
+
+	return RecoveryInProgress() ||
+		find_subscription(store->event, &subscription, &ready);
+}
+
+/*
+ * May es_settled be believed?  On a logical replica only when the same
+ * subscription feeds both tables and is past their first copies, which are
+ * taken at different moments.
+ */
+static bool
+settled_is_in_step(const EsStore *store)
+{
+	Oid			of_events;
+	Oid			of_settled;
+	bool		events_ready;
+	bool		settled_ready;
+
+	if (!find_subscription(store->event, &of_events, &events_ready))
+		return true;
+	return find_subscription(store->settled, &of_settled, &settled_ready) &&
+		of_events == of_settled && events_ready && settled_ready;
+}
+
+/*
  * The settled position that was written down last, as of the snapshot; 0
  * when none was.  Being read with the reader's own snapshot is what makes it
  * right: every event at or below it committed before the row did.
@@ -177,12 +241,18 @@ EsCheckPrivilege(Relation event, AclMode mode)
 int64
 EsSettledRead(Snapshot snapshot)
 {
-	Relation	rel = table_open(EsStoreGet()->settled, AccessShareLock);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	AttrNumber	attno = get_attnum(RelationGetRelid(rel), "position");
+	const EsStore *known = EsStoreGet();
+	Relation	rel;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	AttrNumber	attno = get_attnum(known->settled, "position");
 	int64		position = 0;
 
+	if (!settled_is_in_step(known))
+		return 0;
+	rel = table_open(known->settled, AccessShareLock);
+	scan = table_beginscan(rel, snapshot, 0, NULL);
+	slot = table_slot_create(rel, NULL);
 	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;

@@ -52,6 +52,7 @@ extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
 extern Oid	EsExtensionOwner(void);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
+extern bool EsFollowsOrigin(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);
 extern void EsCatalogScan(Oid table, Oid key_index, AttrNumber key,
 						  const char *value, EsRowVisitor visit, void *arg);

@@ -53,8 +53,8 @@
  * can still appear.  Written down in es_settled it becomes an ordinary row
  * that travels to standbys and logical replicas.  Whoever sees the row sees
  * every event at or below it, because those committed earlier.  On a standby
- * the lock manager knows nothing of the origin, so there a hole is passed
- * only at or below the position written down.
+ * or replica the lock manager knows nothing of the origin, so there a hole is
+ * passed only at or below the position written down.
  *
  * DURABILITY.  With synchronous_commit = off an event is visible before its
  * commit record is on disk.  If a crash took back an event that a subscriber
@@ -104,13 +104,16 @@ struct EsLogReader
 	Snapshot	snapshot;		/* what the reader is shown */
 	int64		passed;			/* all at or below is delivered, or decided */
 	int64		settled;		/* holes up to here need no further question */
+	bool		asked;			/* have we met a hole yet? */
+	bool		follows;		/* then: do events come from another server? */
 	XLogRecPtr	flushed;		/* WAL known to be on disk */
 	XLogRecPtr	needed;			/* WAL that must be, before rows are shown */
 	bool		ended;			/* nothing more can be shown this time */
 };
 
-/* The transaction that has announced, by its local id. */
+/* The transaction that has announced, by its local id, and how low. */
 static LocalTransactionId announced_lxid = InvalidLocalTransactionId;
+static int64 announced_bound = 0;
 
 PG_FUNCTION_INFO_V1(es_settled_position);
 PG_FUNCTION_INFO_V1(es_settle);
@@ -123,7 +126,9 @@ PG_FUNCTION_INFO_V1(es_position_at);
 int64
 EsLastDrawn(const EsStore *store, XLogRecPtr *lsn)
 {
-	Relation	rel = relation_open(store->position_seq, AccessShareLock);
+	/* nextval's mode, so that one lock serves both; a standby has no nextval */
+	Relation	rel = relation_open(store->position_seq,
+									RecoveryInProgress() ? AccessShareLock : RowExclusiveLock);
 	Buffer		buffer = ReadBuffer(rel, 0);
 	Page		page;
 	HeapTupleData tuple;
@@ -170,7 +175,8 @@ EsAnnounce(const EsStore *store)
 {
 	if (announced_lxid == EsCurrentLxid())
 		return;
-	lock_announcement(EsLastDrawn(store, NULL));
+	announced_bound = EsLastDrawn(store, NULL);
+	lock_announcement(announced_bound);
 	announced_lxid = EsCurrentLxid();
 }
 
@@ -225,8 +231,8 @@ EsDrawPosition(const EsStore *store)
 }
 
 /*
- * Bring the sequence to at least this position, for a row that arrives with
- * its position set.  Never moves it back.
+ * Make way for a row that arrives with its position set: announce a bound
+ * below it, and bring the sequence to at least there.  Never moves it back.
  */
 void
 EsPassPosition(const EsStore *store, int64 position)
@@ -234,6 +240,11 @@ EsPassPosition(const EsStore *store, int64 position)
 	int64		last;
 
 	EsAnnounce(store);
+	if (position <= announced_bound)
+	{
+		lock_announcement(position - 1);
+		announced_bound = position - 1;
+	}
 	last = EsLastDrawn(store, NULL);
 	if (position - last > ES_SEQUENCE_JUMP)
 	{
@@ -287,9 +298,13 @@ lowest_announced(void)
 int64
 EsSettledNow(const EsStore *store, XLogRecPtr *lsn)
 {
+	int64		lowest = ES_BUG == 13 ? lowest_announced() : 0;
 	int64		last = EsLastDrawn(store, lsn);
 
-	return Min(last, lowest_announced());
+	EsPoint("settled-between");
+	if (ES_BUG != 13)
+		lowest = lowest_announced();
+	return Min(last, lowest);
 }
 
 /*
@@ -357,12 +372,17 @@ hole_is_empty(EsLogReader *reader, int64 first, int64 last)
 static bool
 hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 {
-	if (RecoveryInProgress())
+	if (!reader->asked)
 	{
-		if (reader->settled == 0)
+		reader->asked = true;
+		reader->follows = EsFollowsOrigin(reader->store);
+		if (reader->follows)
 			reader->settled = EsSettledRead(reader->snapshot);
-		return last <= reader->settled;
 	}
+	if (reader->follows)
+		return last <= reader->settled;
+	if (ES_BUG == 12 && !hole_is_empty(reader, first, last))
+		return false;
 	EsPoint("reader-at-hole");
 	if (last > reader->settled)
 	{
@@ -370,7 +390,7 @@ hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 		if (last > reader->settled)
 			return false;
 	}
-	return ES_BUG == 6 || hole_is_empty(reader, first, last);
+	return ES_BUG == 6 || ES_BUG == 12 || hole_is_empty(reader, first, last);
 }
 
 /*
@@ -480,7 +500,7 @@ settled_position(const EsStore *store)
 	XLogRecPtr	lsn;
 	int64		position;
 
-	if (RecoveryInProgress())
+	if (EsFollowsOrigin(store))
 		return EsSettledRead(GetActiveSnapshot());
 	if (IsolationUsesXactSnapshot())
 		return settled_for_snapshot(store, GetActiveSnapshot());
@@ -523,10 +543,17 @@ es_settle(PG_FUNCTION_ARGS)
 	char	   *schema = get_namespace_name(store->schema);
 	Oid			types[1] = {INT8OID};
 	Datum		values[1];
+	XLogRecPtr	lsn;
 	char	   *query;
 
 	PreventCommandIfReadOnly("es_settle()");
-	values[0] = Int64GetDatum(EsSettledNow(store, NULL));
+	if (EsFollowsOrigin(store))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot settle a store that is replicated from another"),
+				 errhint("Call es_settle() where the events are appended.")));
+	values[0] = Int64GetDatum(EsSettledNow(store, &lsn));
+	XLogFlush(lsn);				/* others take it from the row without asking */
 	query = psprintf("INSERT INTO %s.es_settled AS s (position) VALUES ($1) "
 					 "ON CONFLICT (singleton) DO UPDATE "
 					 "SET position = EXCLUDED.position, written_at = EXCLUDED.written_at "

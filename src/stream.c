@@ -205,19 +205,20 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 		counted_lxid = lxid;
 		stream_locks = 0;
 	}
-	if (stream_locks >= max_stream_locks)
+	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(stream_id),
+							   VARSIZE_ANY_EXHDR(stream_id), 0);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, ES_LOCK_STREAM);
+	if (stream_locks >= max_stream_locks && !EsLockIsHeld(&tag, ExclusiveLock))
 	{
 		EsGateClose(store);
 		return;
 	}
 
-	LockRelationOid(store->gate, RowExclusiveLock);
+	if (ES_BUG != 14)
+		LockRelationOid(store->gate, RowExclusiveLock);
 	if (ES_BUG == 7)
 		return;
-	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(stream_id),
-							   VARSIZE_ANY_EXHDR(stream_id), 0);
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
-						 (uint32) hash, ES_LOCK_STREAM);
 	if (LockAcquire(&tag, ExclusiveLock, false, false) != LOCKACQUIRE_ALREADY_HELD)
 		stream_locks++;
 }

@@ -1,0 +1,42 @@
+# server.sh: a throw-away server, to be sourced.
+#
+#	server_start	make a cluster below ES_WORK and start it, on a unix socket
+#					of its own: no port is taken, so other clusters do not matter
+#	server_stop		stop it
+#
+# server_start sets PGHOST, PGUSER and PATH, so that psql and its kin find the
+# server and fit it.  More settings can be appended to server_settings before.
+# shellcheck shell=bash
+
+# Everything is thrown away, so nothing needs to reach the disk.
+server_settings="
+fsync = off
+listen_addresses = ''
+max_prepared_transactions = 20
+wal_level = logical
+log_line_prefix = '%m [%p] %a '
+"
+
+server_start()
+{
+	local bindir dir=$ES_WORK/server
+
+	bindir=$("$PG_CONFIG" --bindir)
+	export PATH=$bindir:$PATH PGHOST=$dir/socket PGUSER=postgres
+	mkdir "$dir" "$PGHOST"
+	if ! initdb -D "$dir/data" -U "$PGUSER" -A trust -N -E UTF8 --locale=C >"$dir/initdb.log" 2>&1; then
+		cat "$dir/initdb.log"
+		return 1
+	fi
+	echo "unix_socket_directories = '$PGHOST'$server_settings" >>"$dir/data/postgresql.conf"
+	if ! pg_ctl -D "$dir/data" -l "$dir/server.log" -w -t 60 start >"$dir/pg_ctl.log" 2>&1; then
+		cat "$dir/pg_ctl.log" "$dir/server.log"
+		return 1
+	fi
+}
+
+server_stop()
+{
+	pg_ctl -D "$ES_WORK/server/data" -m fast -w -t 60 stop >/dev/null 2>&1 || true
+	rm -rf "$ES_WORK/server"
+}
