@@ -16,6 +16,8 @@
 
 #define ES_MAX_AGGREGATE (NAMEDATALEN - 1)	/* bytes of a name */
 
+typedef struct EsDeciders EsDeciders;
+
 /* A column of es_event that an expression uses. */
 typedef struct EsEventUse
 {
@@ -65,7 +67,7 @@ typedef struct EsAggregate
 	EsEvolver  *evolvers;		/* by event type */
 	uint32		hash_mask;		/* of the table below */
 	EsEvolver **by_hash;		/* by hash of the event type, open addressing */
-	void	   *deciders;		/* decider.c's, in this context */
+	EsDeciders *deciders;	/* decider.c's, in this context */
 
 	/* one fold at a time */
 	ParamListInfo params;		/* the state and the current event */
@@ -78,6 +80,7 @@ typedef struct EsAggregate
 	ExprState  *to_jsonb;		/* the state as jsonb; NULL: not yet */
 	LocalTransactionId lxid;	/* whose programs these are */
 	SubTransactionId user;		/* who folds; invalid: nobody */
+	uint64		forgotten;		/* how often programs were dropped */
 	bool		transient;		/* not in the cache, goes when closed */
 } EsAggregate;
 

@@ -14,6 +14,7 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
@@ -21,6 +22,7 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_subscription_rel.h"
 #include "commands/extension.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -32,6 +34,7 @@
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
+#include "compat.h"
 
 static EsStore store;			/* valid while store_known */
 static bool store_known = false;
@@ -52,12 +55,12 @@ EsCatalogInit(void)
 }
 
 /*
- * Schema and owner of the extension; false where it is not installed.
+ * Schema and owner of an extension; false where it is not installed.
  */
 static bool
-find_extension(Oid *schema, Oid *owner)
+find_extension(const char *name, Oid *schema, Oid *owner)
 {
-	Oid			extension = get_extension_oid("eventstore", true);
+	Oid			extension = get_extension_oid(name, true);
 	Relation	rel;
 	SysScanDesc scan;
 	ScanKeyData key;
@@ -97,9 +100,19 @@ EsExtensionOwner(void)
 	Oid			schema;
 	Oid			owner;
 
-	if (!find_extension(&schema, &owner))
+	if (!find_extension("eventstore", &schema, &owner))
 		report_not_installed();
 	return owner;
+}
+
+/* The schema of any extension; invalid where it is not installed. */
+Oid
+EsExtensionSchema(const char *name)
+{
+	Oid			schema;
+	Oid			owner;
+
+	return find_extension(name, &schema, &owner) ? schema : InvalidOid;
 }
 
 static Oid
@@ -129,7 +142,7 @@ EsStoreGet(void)
 	if (store_known)
 		return &store;
 
-	if (!find_extension(&schema, &owner))
+	if (!find_extension("eventstore", &schema, &owner))
 		report_not_installed();
 	store.schema = schema;
 	store.event = find_relation(schema, "es_event");
@@ -143,6 +156,10 @@ EsStoreGet(void)
 	store.aggregate_key = find_relation(schema, "es_aggregate_pkey");
 	store.evolver = find_relation(schema, "es_evolver");
 	store.evolver_key = find_relation(schema, "es_evolver_pkey");
+	store.decider = find_relation(schema, "es_decider");
+	store.decider_key = find_relation(schema, "es_decider_pkey");
+	store.command = find_relation(schema, "es_command");
+	store.command_key = find_relation(schema, "es_command_pkey");
 	store_known = true;
 	return &store;
 }
@@ -306,6 +323,33 @@ EsRowText(Relation rel, HeapTuple tuple, AttrNumber column)
 	Datum		value = heap_getattr(tuple, column, RelationGetDescr(rel), &isnull);
 
 	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/*
+ * Insert a row that the store itself made into one of its tables.  As with
+ * reading, no privilege is asked for.  The lock is kept to commit.
+ */
+void
+EsRowInsert(Oid table, Datum *values, bool *nulls)
+{
+	Relation	rel = table_open(table, RowExclusiveLock);
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = table_slot_create(rel, &estate->es_tupleTable);
+	int			natts = RelationGetDescr(rel)->natts;
+
+	InitResultRelInfo(target, rel, 1, NULL, 0);
+	ExecOpenIndices(target, false);
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, natts * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
+	list_free(EsInsertIndexTuples(target, slot, estate));
+	ExecCloseIndices(target);
+	ExecResetTupleTable(estate->es_tupleTable, false);
+	FreeExecutorState(estate);
+	table_close(rel, NoLock);	/* kept to commit */
 }
 
 /* The extension's schema, quoted where necessary. */

@@ -43,6 +43,10 @@ typedef struct EsStore
 	Oid			aggregate_key;	/* its index (name) */
 	Oid			evolver;		/* es_evolver */
 	Oid			evolver_key;	/* its index (aggregate, event_type) */
+	Oid			decider;		/* es_decider */
+	Oid			decider_key;	/* its index (aggregate, command_type) */
+	Oid			command;		/* es_command */
+	Oid			command_key;	/* its index (command_id) */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */
@@ -51,6 +55,7 @@ typedef bool (*EsRowVisitor) (Relation rel, HeapTuple tuple, void *arg);
 extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
 extern Oid	EsExtensionOwner(void);
+extern Oid	EsExtensionSchema(const char *name);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);
@@ -58,6 +63,7 @@ extern void EsCatalogScan(Oid table, Oid key_index, AttrNumber key,
 						  const char *value, EsRowVisitor visit, void *arg);
 extern char *EsRowText(Relation rel, HeapTuple tuple, AttrNumber column);
 extern const char *EsSchemaName(void);
+extern void EsRowInsert(Oid table, Datum *values, bool *nulls);
 extern uint64 EsCatalogWrite(const char *query, int nargs, Oid *types,
 							 Datum *values, const char *nulls);
 

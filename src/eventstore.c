@@ -11,6 +11,7 @@
 #include "aggregate.h"
 #include "append.h"
 #include "catalog.h"
+#include "decider.h"
 #include "point.h"
 #include "stream.h"
 
@@ -25,6 +26,7 @@ _PG_init(void)
 	EsStreamInit();
 	EsAppendInit();
 	EsAggregateInit();
+	EsDeciderInit();
 	EsPointInit();
 	MarkGUCPrefixReserved("eventstore");
 }

@@ -50,6 +50,7 @@ EsFoldForget(EsAggregate *aggregate)
 		aggregate->evolvers[i].program = NULL;
 	aggregate->econtext = NULL;
 	aggregate->to_jsonb = NULL;
+	aggregate->forgotten++;
 }
 
 static Datum

@@ -63,8 +63,11 @@ BEGIN
 			('admin', 'INSERT, UPDATE', 'es_settled'),
 			('reader', 'SELECT', 'es_aggregate'),
 			('reader', 'SELECT', 'es_evolver'),
+			('reader', 'SELECT', 'es_decider'),
+			('reader', 'SELECT', 'es_command'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_aggregate'),
-			('admin', 'INSERT, UPDATE, DELETE', 'es_evolver')
+			('admin', 'INSERT, UPDATE, DELETE', 'es_evolver'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_decider')
 		) AS v(level, privileges, name)
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
@@ -84,9 +87,15 @@ BEGIN
 				('reader', 'es_history'),
 				('writer', 'es_append'),
 				('writer', 'es_append_batch'),
+				('writer', 'es_handle'),
+				('writer', 'es_decide_dry'),
+				('writer', 'es_test'),
+				('writer', 'es_test_done'),
 				('writer', 'es_last_position'),
 				('admin', 'es_create_aggregate'),
 				('admin', 'es_evolve'),
+				('admin', 'es_decide'),
+				('admin', 'es_drop_decider'),
 				('admin', 'es_drop_aggregate'),
 				('admin', 'es_drop_evolver'),
 				('admin', 'es_settle'),
