@@ -27,8 +27,10 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
+#include "pgtime.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/float.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
@@ -117,7 +119,17 @@ on_relation_change(Datum arg, Oid relid)
 		generation++;
 }
 
-/* A type's or a role's row changed. */
+static bool
+depends_on_row(const EsAggregate *aggregate, int cacheid, uint32 hash)
+{
+	if (hash == 0)
+		return true;
+	if (cacheid == PROCOID)
+		return list_member_int(aggregate->function_hashes, (int) hash);
+	return hash == (cacheid == TYPEOID ? aggregate->type_hash : aggregate->role_hash);
+}
+
+/* A type's, a role's or a function's row changed. */
 static void
 on_row_change(Datum arg, int cacheid, uint32 hash)
 {
@@ -128,8 +140,7 @@ on_row_change(Datum arg, int cacheid, uint32 hash)
 		return;
 	hash_seq_init(&all, cache);
 	while ((entry = hash_seq_search(&all)) != NULL)
-		if (hash == 0 || hash == (cacheid == TYPEOID ? entry->aggregate->type_hash :
-								  entry->aggregate->role_hash))
+		if (depends_on_row(entry->aggregate, cacheid, hash))
 			generation++;
 }
 
@@ -139,6 +150,7 @@ EsAggregateInit(void)
 	CacheRegisterRelcacheCallback(on_relation_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, on_row_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, on_row_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, on_row_change, (Datum) 0);
 }
 
 /* Have a later room check what it keeps for an aggregate that was changed. */
@@ -192,7 +204,32 @@ digest_type(pg_cryptohash_ctx *digest, EsAggregate *aggregate, Oid type,
 	digest_string(digest, NULL);
 }
 
-/* The first 16 bytes of the SHA-256 of all that determines the state. */
+/* An expression and the users' functions that it calls. */
+static void
+digest_expression(pg_cryptohash_ctx *digest, EsAggregate *aggregate,
+				  const EsExpression *expression)
+{
+	ListCell   *cell;
+
+	digest_string(digest, expression->text.sql);
+	foreach(cell, expression->functions)
+	{
+		Datum		oid = ObjectIdGetDatum(lfirst_oid(cell));
+
+		aggregate->function_hashes =
+			lappend_int(aggregate->function_hashes,
+						(int) GetSysCacheHashValue1(PROCOID, oid));
+		digest_string(digest,
+					  TextDatumGetCString(DirectFunctionCall1(pg_get_functiondef, oid)));
+	}
+	if (!expression->is_immutable)
+		aggregate->is_immutable = false;
+}
+
+/*
+ * The first 16 bytes of the SHA-256 of all that determines the state.  The
+ * definer's path is in force, so that names come out the same each time.
+ */
 static void
 digest_definition(EsAggregate *aggregate, const char *initial)
 {
@@ -204,15 +241,39 @@ digest_definition(EsAggregate *aggregate, const char *initial)
 	digest_string(digest, initial);
 	digest_string(digest, aggregate->definer.search_path);
 	digest_type(digest, aggregate, aggregate->state_type, -1);
+	aggregate->is_immutable = true;
 	for (int i = 0; i < aggregate->nevolvers; i++)
 	{
 		digest_string(digest, aggregate->evolvers[i].event_type);
-		digest_string(digest, aggregate->evolvers[i].expression->text.sql);
+		digest_expression(digest, aggregate, aggregate->evolvers[i].expression);
 	}
 	if (pg_cryptohash_final(digest, sum, sizeof(sum)) < 0)
 		elog(ERROR, "could not compute a digest");
 	pg_cryptohash_free(digest);
 	memcpy(aggregate->definition.data, sum, UUID_LEN);
+}
+
+/*
+ * The digest for this session.  Where an expression reads a time or an
+ * interval, the settings of the session enter into the state, so it shares
+ * snapshots with those sessions only that have the same.
+ */
+pg_uuid_t
+EsAggregateDefinition(const EsAggregate *aggregate)
+{
+	pg_uuid_t	definition = aggregate->definition;
+	int			settings[] = {DateStyle, DateOrder, IntervalStyle, extra_float_digits};
+	uint64		hash;
+	const char *zone;
+
+	if (aggregate->is_immutable)
+		return definition;
+	zone = pg_get_timezone_name(session_timezone);
+	hash = hash_bytes_extended((const unsigned char *) settings, sizeof(settings),
+							   hash_bytes((const unsigned char *) zone, strlen(zone)));
+	for (size_t i = 0; i < sizeof(hash); i++)
+		definition.data[i] ^= (unsigned char) (hash >> (8 * i));
+	return definition;
 }
 
 /* ----- compile ----- */
@@ -454,8 +515,8 @@ fill_aggregate(EsAggregate *aggregate)
 	EsRightsEnter(&aggregate->definer, &rights);
 	read_initial(aggregate, row.initial);
 	compile_evolvers(aggregate);
-	EsRightsLeave(&rights);
 	digest_definition(aggregate, row.initial);
+	EsRightsLeave(&rights);
 	aggregate->program_context =
 		AllocSetContextCreate(aggregate->context, "eventstore fold programs",
 							  ALLOCSET_SMALL_SIZES);
@@ -695,6 +756,12 @@ owner_of(const char *aggregate)
 	EsCatalogScan(EsStoreGet()->aggregate, EsStoreGet()->aggregate_key,
 				  AGG_NAME, aggregate, visit_owner, &owner);
 	return owner;
+}
+
+bool
+EsAggregateExists(const char *name)
+{
+	return OidIsValid(owner_of(name));
 }
 
 static void

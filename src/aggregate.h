@@ -53,6 +53,7 @@ typedef struct EsAggregate
 	List	   *relations;		/* whose columns the state is made of */
 	uint32		type_hash;		/* of the state's type, in its syscache */
 	uint32		role_hash;		/* of the owner, likewise */
+	List	   *function_hashes;	/* of the functions called, likewise; ints */
 	Oid			state_type;
 	TupleDesc	row;			/* of a composite state, else NULL */
 	TupleDesc	fields;			/* the row, or one column for the state */
@@ -62,6 +63,7 @@ typedef struct EsAggregate
 	int			snapshot_every; /* 0: not by number */
 	Interval   *snapshot_interval;	/* NULL: not by time */
 	pg_uuid_t	definition;		/* digest of all that determines the state */
+	bool		is_immutable;	/* but the settings of the session */
 	EsScope    *scope;			/* state and event */
 	int			nevolvers;
 	EsEvolver  *evolvers;		/* by event type */
@@ -92,6 +94,8 @@ extern void EsAggregateOnChange(EsDependentsCheck check);
 extern List *EsAggregatesOfStream(const text *stream_id);
 extern char *EsAggregateName(const text *name, const text *stream_id);
 extern EsAggregate *EsAggregateOpen(const char *name);
+extern bool EsAggregateExists(const char *name);
+extern pg_uuid_t EsAggregateDefinition(const EsAggregate *aggregate);
 extern void EsAggregateClose(EsAggregate *aggregate);
 extern void EsAggregateCheck(const char *name);
 extern void EsRequireArgument(FunctionCallInfo fcinfo, int n, const char *name);

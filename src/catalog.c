@@ -160,6 +160,10 @@ EsStoreGet(void)
 	store.decider_key = find_relation(schema, "es_decider_pkey");
 	store.command = find_relation(schema, "es_command");
 	store.command_key = find_relation(schema, "es_command_pkey");
+	store.snapshot = find_relation(schema, "es_snapshot");
+	store.snapshot_key = find_relation(schema, "es_snapshot_pkey");
+	store.snapshot_cursor = find_relation(schema, "es_snapshot_cursor");
+	store.snapshot_cursor_key = find_relation(schema, "es_snapshot_cursor_pkey");
 	store_known = true;
 	return &store;
 }

@@ -47,6 +47,10 @@ typedef struct EsStore
 	Oid			decider_key;	/* its index (aggregate, command_type) */
 	Oid			command;		/* es_command */
 	Oid			command_key;	/* its index (command_id) */
+	Oid			snapshot;		/* es_snapshot */
+	Oid			snapshot_key;	/* its index (stream_id, aggregate, version) */
+	Oid			snapshot_cursor;	/* es_snapshot_cursor */
+	Oid			snapshot_cursor_key;	/* its index (singleton) */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */

@@ -4,12 +4,16 @@
  * In this order, and the order matters:
  *   1. the stream's lock: from here on nobody else adds to the stream;
  *   2. the command id: one that was handled before is answered and done;
- *   3. a new snapshot, which shows all that is committed by now, that is all
- *      there will be in this stream, and the running transaction's own rows;
- *   4. the fold, the rejection, the decision, in the definer's name;
- *   5. the append, in the caller's name, with the exact version.
- * In REPEATABLE READ and SERIALIZABLE the snapshot is the transaction's; a
- * stream that moved past it is a 40001 before anything is decided.
+ *   3. the fold of all that is committed by now, which is all there will be
+ *      in this stream, and of this transaction's own events.  SnapshotSelf
+ *      shows both, and leaves a SERIALIZABLE transaction without predicate
+ *      locks on its neighbours' events, which the stream's lock makes needless;
+ *   4. the rejection and the decision, with a snapshot newer than the lock;
+ *      like the fold, in the definer's name;
+ *   5. the append, in the caller's name, with the exact version;
+ *   6. a snapshot, if the new events make one due.
+ * In REPEATABLE READ and SERIALIZABLE a stream that moved past the
+ * transaction's snapshot is a 40001 before anything is decided.
  *
  * Command ids have a table of their own and are not event ids in disguise: a
  * decision without events has to be remembered too, an event's id is the
@@ -37,6 +41,7 @@
 #include "compat.h"
 #include "decider.h"
 #include "fold.h"
+#include "snapshot.h"
 #include "stream.h"
 
 /* Columns of es_command; the table's definition rules. */
@@ -271,6 +276,16 @@ append_decided(const Command *command, const EsDecision *decision, int64 version
 	return EsAppendEvents(&append);
 }
 
+/* What the new events make due.  They are there for a newer snapshot only. */
+static void
+take_snapshot(Relation event, const Command *command)
+{
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) EsSnapshotTake(event, command->aggregate, command->stream_id, true);
+	PopActiveSnapshot();
+}
+
 /* The stream is locked, the snapshot taken.  Answers the new version. */
 static int64
 decide_and_append(Relation event, const Command *command)
@@ -279,19 +294,23 @@ decide_and_append(Relation event, const Command *command)
 	EsDecider  *decider = EsDeciderFind(aggregate, command->type);
 	EsDecision	decision;
 	EsFold		fold;
+	bool		due;
+	int64		version;
 
-	EsFoldBegin(&fold, aggregate, event, command->stream_id, GetActiveSnapshot());
-	EsFoldScan(&fold, 0);
-	while (EsFoldNext(&fold))
-		;
-	EsFoldScanEnd(&fold);
+	EsFoldBegin(&fold, aggregate, event, command->stream_id, SnapshotSelf);
+	EsSnapshotFold(&fold);
 	EsDeciderDecide(aggregate, decider, command->stream_id, command->payload,
 					&decision);
+	due = decision.nevents > 0 &&
+		EsSnapshotIsDue(&fold, fold.version + decision.nevents);
 	EsFoldEnd(&fold);
 	EsAggregateClose(aggregate);
 	if (decision.rejection != NULL)
 		report_rejection(command, fold.version, decision.rejection);
-	return append_decided(command, &decision, fold.version);
+	version = append_decided(command, &decision, fold.version);
+	if (due)
+		take_snapshot(event, command);
+	return version;
 }
 
 static int64

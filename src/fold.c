@@ -401,7 +401,8 @@ EsFoldReset(EsFold *fold)
 	EsFoldSetState(aggregate, aggregate->initial, aggregate->initial_null);
 	MemoryContextSwitchTo(saved);
 	ResetExprContext(aggregate->econtext);
-	fold->version = 0;
+	fold->version = fold->base = 0;
+	fold->since = 0;
 }
 
 /* Begin to walk along the stream, from a version on, up to the limit. */
@@ -463,6 +464,8 @@ EsFoldNote(EsFold *fold)
 	fold->version = DatumGetInt64(values[ES_EVENT_VERSION - 1]);
 	fold->recorded_at = DatumGetTimestampTz(values[ES_EVENT_RECORDED_AT - 1]);
 	fold->event_id = *DatumGetUUIDP(values[ES_EVENT_EVENT_ID - 1]);
+	if (fold->since == 0)
+		fold->since = fold->recorded_at;
 }
 
 void

@@ -32,6 +32,8 @@ typedef struct EsFold
 	int64		version;		/* of the last event folded; 0 before the first */
 	TimestampTz recorded_at;	/* of that event */
 	pg_uuid_t	event_id;		/* of that event */
+	int64		base;			/* version of the snapshot it began at; 0: none */
+	TimestampTz since;			/* when that was taken, or the first event's time */
 	Relation	stream_key;		/* open while scanning */
 	IndexScanDesc scan;			/* NULL: not scanning */
 	TupleTableSlot *slot;		/* the current event */

@@ -12,6 +12,7 @@
 
 #include "catalog.h"
 #include "fold.h"
+#include "snapshot.h"
 
 PG_FUNCTION_INFO_V1(es_state);
 PG_FUNCTION_INFO_V1(es_history);
@@ -70,9 +71,7 @@ es_state(PG_FUNCTION_ARGS)
 	EsFoldBegin(&fold, call.aggregate, call.event, call.stream_id,
 				GetActiveSnapshot());
 	fold.limit = call.limit;
-	EsFoldScan(&fold, 0);
-	while (EsFoldNext(&fold))
-		;
+	EsSnapshotFold(&fold);
 	state = EsFoldStateJsonb(call.aggregate);
 	EsFoldEnd(&fold);
 	end_call(&call);

@@ -268,6 +268,38 @@ EsStreamHeadRead(Relation event, Relation stream_key, text *stream_id,
 	return head;
 }
 
+/* The event of a version, as the snapshot sees it; false if there is none. */
+bool
+EsStreamEventRead(Relation event, text *stream_id, int64 version,
+				  Snapshot snapshot, EsEventKey *found)
+{
+	Relation	stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(event, NULL);
+	IndexScanDesc scan = EsIndexBeginScan(event, stream_key, snapshot, 2);
+	ScanKeyData keys[2];
+	bool		exists;
+	bool		isnull;
+
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ,
+						   PointerGetDatum(stream_id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(version));
+	index_rescan(scan, keys, 2, NULL, 0);
+	exists = index_getnext_slot(scan, ForwardScanDirection, slot);
+	if (exists)
+	{
+		found->recorded_at = DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT,
+															  &isnull));
+		found->event_id = *DatumGetUUIDP(slot_getattr(slot, ES_EVENT_EVENT_ID,
+													  &isnull));
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(stream_key, AccessShareLock);
+	return exists;
+}
+
 /* Did the event in the slot commit after this transaction's snapshot? */
 static bool
 is_after_xact_snapshot(Relation event, TupleTableSlot *slot)

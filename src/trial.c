@@ -25,6 +25,7 @@
 #include "catalog.h"
 #include "decider.h"
 #include "fold.h"
+#include "snapshot.h"
 
 /* A command to try. */
 typedef struct Trial
@@ -152,12 +153,7 @@ decide(Trial *trial, Relation event)
 	if (trial->given != NULL)
 		fold_given(&fold, trial);
 	else
-	{
-		EsFoldScan(&fold, 0);
-		while (EsFoldNext(&fold))
-			;
-		EsFoldScanEnd(&fold);
-	}
+		EsSnapshotFold(&fold);
 	EsDeciderDecide(aggregate, decider, trial->stream_id, trial->command,
 					&trial->decision);
 	EsFoldEnd(&fold);
