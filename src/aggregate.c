@@ -468,8 +468,8 @@ compile_evolvers(EsAggregate *aggregate)
 	ListCell   *type;
 	ListCell   *expression;
 
-	EsCatalogScan(EsStoreGet()->evolver, EsStoreGet()->evolver_key,
-				  EVOLVER_AGGREGATE, aggregate->name, visit_evolver, &texts);
+	EsCatalogScan(EsStoreGet()->evolver, EVOLVER_AGGREGATE, aggregate->name,
+				  visit_evolver, &texts);
 	aggregate->evolvers = palloc0((list_length(texts.types) + 1) * sizeof(EsEvolver));
 	forboth(type, texts.types, expression, texts.expressions)
 		compile_evolver(aggregate, lfirst(type), lfirst(expression));
@@ -506,8 +506,8 @@ fill_aggregate(EsAggregate *aggregate)
 	DefinitionRow row = {.aggregate = aggregate};
 	EsRights	rights;
 
-	EsCatalogScan(EsStoreGet()->aggregate, EsStoreGet()->aggregate_key,
-				  AGG_NAME, aggregate->name, visit_aggregate, &row);
+	EsCatalogScan(EsStoreGet()->aggregate, AGG_NAME, aggregate->name,
+				  visit_aggregate, &row);
 	if (!row.found)
 		report_no_aggregate(aggregate->name);
 	check_references(aggregate);
@@ -681,8 +681,8 @@ fill_directory(void)
 	directory.entries = NULL;
 	MemoryContextReset(directory.context);
 	saved = MemoryContextSwitchTo(directory.context);
-	EsCatalogScan(EsStoreGet()->aggregate, EsStoreGet()->aggregate_key,
-				  AGG_NAME, NULL, visit_directory, NULL);
+	EsCatalogScan(EsStoreGet()->aggregate, AGG_NAME, NULL,
+				  visit_directory, NULL);
 	MemoryContextSwitchTo(saved);
 	directory.generation = made_from;
 }
@@ -753,8 +753,8 @@ owner_of(const char *aggregate)
 {
 	Oid			owner = InvalidOid;
 
-	EsCatalogScan(EsStoreGet()->aggregate, EsStoreGet()->aggregate_key,
-				  AGG_NAME, aggregate, visit_owner, &owner);
+	EsCatalogScan(EsStoreGet()->aggregate, AGG_NAME, aggregate,
+				  visit_owner, &owner);
 	return owner;
 }
 

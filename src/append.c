@@ -2,7 +2,7 @@
  * append.c: give new events their place and put them into the store.
  *
  * One append, in this order, and the order matters:
- *   1. the gate, then the stream's lock;
+ *   1. the stream's lock, then the gate;
  *   2. event ids that are already stored: a retry, answered and done;
  *   3. the version check: a loser fails here and burns no position;
  *   4. announce, draw positions (log.c says why);
@@ -480,7 +480,7 @@ has_other_before_trigger(const TriggerDesc *triggers)
 static void
 inserter_open(Inserter *inserter, Relation event)
 {
-	TriggerDesc *triggers = event->trigdesc;
+	TriggerDesc *triggers;
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
 
 	inserter->event = event;
@@ -499,6 +499,7 @@ inserter_open(Inserter *inserter, Relation event)
 		lappend(NIL, inserter->target);
 	ExecOpenIndices(inserter->target, false);
 
+	triggers = inserter->target->ri_TrigDesc;	/* a copy, unlike the relcache's */
 	inserter->transition = NULL;
 	inserter->has_before = has_other_before_trigger(triggers);
 	inserter->has_triggers = triggers != NULL &&
@@ -643,8 +644,8 @@ insert_events(Relation event, EsAppend *append)
 int64
 EsAppendEvents(EsAppend *append)
 {
-	const EsStore *store = EsStoreGet();
-	Relation	event = table_open(store->event, RowExclusiveLock);
+	const EsStore *store;
+	Relation	event = EsEventOpen(&store, RowExclusiveLock);
 	EsNewEvent *last = &append->events[append->nevents - 1];
 	bool		has_ids = false;
 

@@ -153,19 +153,27 @@ EsStoreGet(void)
 	store.gate = find_relation(schema, "es_gate");
 	store.settled = find_relation(schema, "es_settled");
 	store.aggregate = find_relation(schema, "es_aggregate");
-	store.aggregate_key = find_relation(schema, "es_aggregate_pkey");
 	store.evolver = find_relation(schema, "es_evolver");
-	store.evolver_key = find_relation(schema, "es_evolver_pkey");
 	store.decider = find_relation(schema, "es_decider");
-	store.decider_key = find_relation(schema, "es_decider_pkey");
 	store.command = find_relation(schema, "es_command");
-	store.command_key = find_relation(schema, "es_command_pkey");
 	store.snapshot = find_relation(schema, "es_snapshot");
-	store.snapshot_key = find_relation(schema, "es_snapshot_pkey");
 	store.snapshot_cursor = find_relation(schema, "es_snapshot_cursor");
-	store.snapshot_cursor_key = find_relation(schema, "es_snapshot_cursor_pkey");
 	store_known = true;
 	return &store;
+}
+
+/*
+ * Open es_event, and answer the store as it is under that lock: an index that
+ * was swapped by REINDEX CONCURRENTLY before is known by its new OID then,
+ * and the one before a later swap is not dropped while the lock is held.
+ */
+Relation
+EsEventOpen(const EsStore **known, LOCKMODE mode)
+{
+	Relation	event = table_open(EsStoreGet()->event, mode);
+
+	*known = EsStoreGet();
+	return event;
 }
 
 /*
@@ -287,8 +295,8 @@ EsSettledRead(Snapshot snapshot)
 }
 
 /*
- * Visit the rows of a table of definitions, in the order of the index: all,
- * or those whose text column "key", the first of the index, has the value.
+ * Visit the rows of a table of definitions, in the order of its primary key:
+ * all, or those whose text column "key", the first of it, has the value.
  *
  * As with the server's own catalogs, what counts is what is committed by now,
  * at every isolation level: what a session compiles from it is kept beyond
@@ -296,7 +304,7 @@ EsSettledRead(Snapshot snapshot)
  * the caller's business.
  */
 void
-EsCatalogScan(Oid table, Oid key_index, AttrNumber key, const char *value,
+EsCatalogScan(Oid table, AttrNumber key, const char *value,
 			  EsRowVisitor visit, void *arg)
 {
 	Relation	rel = table_open(table, AccessShareLock);
@@ -309,7 +317,7 @@ EsCatalogScan(Oid table, Oid key_index, AttrNumber key, const char *value,
 		ScanKeyEntryInitialize(&skey, 0, key, BTEqualStrategyNumber,
 							   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
 							   CStringGetTextDatum(value));
-	scan = systable_beginscan(rel, key_index, true, snapshot,
+	scan = systable_beginscan(rel, EsPrimaryKey(rel), true, snapshot,
 							  value == NULL ? 0 : 1, &skey);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		if (!visit(rel, tuple, arg))

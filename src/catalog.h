@@ -8,6 +8,7 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "storage/lockdefs.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -40,17 +41,11 @@ typedef struct EsStore
 	Oid			gate;			/* es_gate, the lock object for all appends */
 	Oid			settled;		/* es_settled, the written-down position */
 	Oid			aggregate;		/* es_aggregate */
-	Oid			aggregate_key;	/* its index (name) */
 	Oid			evolver;		/* es_evolver */
-	Oid			evolver_key;	/* its index (aggregate, event_type) */
 	Oid			decider;		/* es_decider */
-	Oid			decider_key;	/* its index (aggregate, command_type) */
 	Oid			command;		/* es_command */
-	Oid			command_key;	/* its index (command_id) */
 	Oid			snapshot;		/* es_snapshot */
-	Oid			snapshot_key;	/* its index (stream_id, aggregate, version) */
 	Oid			snapshot_cursor;	/* es_snapshot_cursor */
-	Oid			snapshot_cursor_key;	/* its index (singleton) */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */
@@ -58,13 +53,14 @@ typedef bool (*EsRowVisitor) (Relation rel, HeapTuple tuple, void *arg);
 
 extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
+extern Relation EsEventOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
 extern Oid	EsExtensionSchema(const char *name);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);
-extern void EsCatalogScan(Oid table, Oid key_index, AttrNumber key,
-						  const char *value, EsRowVisitor visit, void *arg);
+extern void EsCatalogScan(Oid table, AttrNumber key, const char *value,
+						  EsRowVisitor visit, void *arg);
 extern char *EsRowText(Relation rel, HeapTuple tuple, AttrNumber column);
 extern const char *EsSchemaName(void);
 extern void EsRowInsert(Oid table, Datum *values, bool *nulls);

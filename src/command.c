@@ -123,7 +123,7 @@ static bool
 was_handled(const Command *command, int64 *version)
 {
 	Relation	rel = table_open(EsStoreGet()->command, RowExclusiveLock);
-	Relation	key = index_open(EsStoreGet()->command_key, AccessShareLock);
+	Relation	key = index_open(EsPrimaryKey(rel), AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	IndexScanDesc scan = EsIndexBeginScan(rel, key, SnapshotSelf, 1);
 	ScanKeyData skey;

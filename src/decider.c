@@ -126,8 +126,8 @@ deciders_of(EsAggregate *aggregate)
 	callback->func = release_deciders;
 	callback->arg = deciders;
 	MemoryContextRegisterResetCallback(aggregate->context, callback);
-	EsCatalogScan(EsStoreGet()->decider, EsStoreGet()->decider_key,
-				  DECIDER_AGGREGATE, aggregate->name, visit_decider, deciders);
+	EsCatalogScan(EsStoreGet()->decider, DECIDER_AGGREGATE, aggregate->name,
+				  visit_decider, deciders);
 	MemoryContextSwitchTo(saved);
 	aggregate->deciders = deciders;
 	return deciders;

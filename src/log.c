@@ -196,10 +196,14 @@ announce_newest(const EsStore *store)
 	lock_announcement(bound);
 	if (again)
 	{
+		ResourceOwner saved = CurrentResourceOwner;
+
 		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId,
 							 (uint32) ((uint64) newest_bound >> 32),
 							 (uint32) newest_bound, ES_LOCK_ANNOUNCEMENT);
+		CurrentResourceOwner = TopTransactionResourceOwner;
 		(void) LockRelease(&tag, ShareLock, false);
+		CurrentResourceOwner = saved;
 	}
 	newest_bound = bound;
 	announced_lxid = EsCurrentLxid();
@@ -218,7 +222,6 @@ EsDrawPosition(const EsStore *store)
 	EsPoint("before-draw");
 #if ES_BUG == 1
 	position = nextval_internal(store->position_seq, false);
-	EsPoint("after-draw");
 	EsAnnounce(store);
 #elif ES_BUG == 2
 	announce_newest(store);
@@ -298,11 +301,13 @@ lowest_announced(void)
 int64
 EsSettledNow(const EsStore *store, XLogRecPtr *lsn)
 {
-	int64		lowest = ES_BUG == 13 ? lowest_announced() : 0;
+	int64		lowest = ES_BUG == 13 ? lowest_announced() : PG_INT64_MAX;
 	int64		last = EsLastDrawn(store, lsn);
 
 	EsPoint("settled-between");
-	if (ES_BUG != 13)
+	if (ES_BUG == 13)
+		last = EsLastDrawn(store, lsn);
+	else
 		lowest = lowest_announced();
 	return Min(last, lowest);
 }
@@ -478,9 +483,8 @@ EsLogReaderEnd(EsLogReader *reader)
  * the position written down, so it is short where one is kept.
  */
 static int64
-settled_for_snapshot(const EsStore *store, Snapshot snapshot)
+settled_for_snapshot(Relation event, const EsStore *store, Snapshot snapshot)
 {
-	Relation	event = table_open(store->event, AccessShareLock);
 	EsLogReader *reader = EsLogReaderBegin(event, store, snapshot,
 										   EsSettledRead(snapshot));
 	int64		position;
@@ -489,13 +493,12 @@ settled_for_snapshot(const EsStore *store, Snapshot snapshot)
 		;
 	position = EsLogReaderPosition(reader);
 	EsLogReaderEnd(reader);
-	table_close(event, AccessShareLock);
 	return position;
 }
 
 /* The settled position for this caller, made durable. */
 static int64
-settled_position(const EsStore *store)
+settled_position(Relation event, const EsStore *store)
 {
 	XLogRecPtr	lsn;
 	int64		position;
@@ -503,19 +506,10 @@ settled_position(const EsStore *store)
 	if (EsFollowsOrigin(store))
 		return EsSettledRead(GetActiveSnapshot());
 	if (IsolationUsesXactSnapshot())
-		return settled_for_snapshot(store, GetActiveSnapshot());
+		return settled_for_snapshot(event, store, GetActiveSnapshot());
 	position = EsSettledNow(store, &lsn);
 	XLogFlush(lsn);
 	return position;
-}
-
-static void
-check_may_read(const EsStore *store)
-{
-	Relation	event = table_open(store->event, AccessShareLock);
-
-	EsCheckPrivilege(event, ACL_SELECT);
-	table_close(event, AccessShareLock);
 }
 
 /*
@@ -524,10 +518,14 @@ check_may_read(const EsStore *store)
 Datum
 es_settled_position(PG_FUNCTION_ARGS)
 {
-	const EsStore *store = EsStoreGet();
+	const EsStore *store;
+	Relation	event = EsEventOpen(&store, AccessShareLock);
+	int64		position;
 
-	check_may_read(store);
-	PG_RETURN_INT64(settled_position(store));
+	EsCheckPrivilege(event, ACL_SELECT);
+	position = settled_position(event, store);
+	table_close(event, AccessShareLock);
+	PG_RETURN_INT64(position);
 }
 
 /*
@@ -632,7 +630,7 @@ last_position_by(Relation event, const EsStore *store, Snapshot snapshot,
 Datum
 es_position_at(PG_FUNCTION_ARGS)
 {
-	const EsStore *store = EsStoreGet();
+	const EsStore *store;
 	Relation	event;
 	int64		settled;
 	int64		position;
@@ -641,9 +639,9 @@ es_position_at(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", "at")));
-	event = table_open(store->event, AccessShareLock);
+	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
-	settled = settled_position(store);
+	settled = settled_position(event, store);
 	PushActiveSnapshot(EsLogSnapshot());
 	position = last_position_by(event, store, GetActiveSnapshot(),
 								PG_GETARG_TIMESTAMPTZ(0));

@@ -110,7 +110,7 @@ scan_begin(SnapshotScan *scan, LOCKMODE lockmode, text *stream_id,
 	ScanKeyInit(&keys[2], 3, BTLessEqualStrategyNumber, F_INT8LE,
 				Int64GetDatum(limit));
 	scan->rel = table_open(EsStoreGet()->snapshot, lockmode);
-	scan->key = index_open(EsStoreGet()->snapshot_key, AccessShareLock);
+	scan->key = index_open(EsPrimaryKey(scan->rel), AccessShareLock);
 	scan->slot = table_slot_create(scan->rel, NULL);
 	scan->scan = EsIndexBeginScan(scan->rel, scan->key, snapshot, 3);
 	index_rescan(scan->scan, keys, 3, NULL, 0);
@@ -598,7 +598,7 @@ es_take_snapshots(PG_FUNCTION_ARGS)
 	event = open_event(ACL_SELECT);
 	if (!ConditionalLockRelationOid(store->snapshot_cursor, ShareRowExclusiveLock))
 		PG_RETURN_INT64(0);
-	EsCatalogScan(store->snapshot_cursor, store->snapshot_cursor_key, 1, NULL,
+	EsCatalogScan(store->snapshot_cursor, 1, NULL,
 				  visit_cursor, &position);
 	before = position;
 	taken = take_due(event, streams_with_events(event, max_events, &position));

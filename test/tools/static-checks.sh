@@ -108,8 +108,8 @@ check_every-test-has-its-output()
 		name=${file#test/sql/}
 		name=${name#test/specs/}
 		name=${name%.*}
-		if [[ ! -e expected/$name.out ]]; then
-			echo "expected/$name.out is missing"
+		if [[ ! -s expected/$name.out ]]; then
+			echo "expected/$name.out is missing or empty"
 			missing=1
 		fi
 		if [[ $file == *.sql && " $(make -s print-REGRESS) " != *" $name "* ]]; then
