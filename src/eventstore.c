@@ -8,8 +8,10 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "aggregate.h"
 #include "append.h"
 #include "catalog.h"
+#include "decider.h"
 #include "point.h"
 #include "stream.h"
 
@@ -23,6 +25,8 @@ _PG_init(void)
 	EsCatalogInit();
 	EsStreamInit();
 	EsAppendInit();
+	EsAggregateInit();
+	EsDeciderInit();
 	EsPointInit();
 	MarkGUCPrefixReserved("eventstore");
 }
