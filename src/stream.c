@@ -160,6 +160,14 @@ es_category(PG_FUNCTION_ARGS)
 											  EsCategoryLength(data, VARSIZE_ANY_EXHDR(stream_id))));
 }
 
+/* Be counted among the appends that whoever closes the gate waits for. */
+void
+EsGateEnter(const EsStore *store)
+{
+	if (ES_BUG != 14)
+		LockRelationOid(store->gate, RowExclusiveLock);
+}
+
 /*
  * Lock out every other append until this transaction ends.  The lock belongs
  * to the top transaction, so that rolling back to a savepoint cannot leave
@@ -221,8 +229,7 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 	if (ES_BUG != 7 &&
 		LockAcquire(&tag, ExclusiveLock, false, false) != LOCKACQUIRE_ALREADY_HELD)
 		stream_locks++;
-	if (ES_BUG != 14)
-		LockRelationOid(store->gate, RowExclusiveLock);
+	EsGateEnter(store);
 }
 
 /* Read the stream's last event that the snapshot sees into the slot. */

@@ -47,6 +47,7 @@ extern void EsCheckStreamId(const text *stream_id);
 extern void EsCheckEventType(const text *event_type);
 extern void EsCheckTag(const text *tag);
 extern int	EsCategoryLength(const char *stream_id, int len);
+extern void EsGateEnter(const EsStore *store);
 extern void EsGateClose(const EsStore *store);
 extern void EsStreamLock(const EsStore *store, const text *stream_id);
 extern EsStreamHead EsStreamHeadRead(Relation event, Relation stream_key,

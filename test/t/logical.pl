@@ -148,7 +148,7 @@ foreach my $crime (
 	$origin->safe_psql('postgres', "BEGIN;
 		ALTER TABLE es_event DISABLE TRIGGER USER;
 		$crime;
-		ALTER TABLE es_event ENABLE ALWAYS TRIGGER es_event_insert,
+		ALTER TABLE es_event ENABLE ALWAYS TRIGGER zz_es_event_insert,
 			ENABLE ALWAYS TRIGGER es_event_refuse,
 			ENABLE ALWAYS TRIGGER es_event_refuse_row;
 		COMMIT;");
