@@ -416,6 +416,7 @@ assign_place(Relation event, const EsStore *store, EsAppend *append)
 	index_close(stream_key, NoLock);
 	check_version(append, head.version);
 	assign_versions(append, head);
+	EsStreamHint(append->stream_id, append->events[append->nevents - 1].version);
 	assign_ids(append);
 	if (ES_BUG != 5)
 		draw_positions(store, append);
@@ -698,11 +699,11 @@ insert_events(Relation event, EsAppend *append)
 	Inserter	inserter;
 	TupleTableSlot *slots[ES_INSERT_CHUNK];
 	int			nslots = Min(append->nevents, ES_INSERT_CHUNK);
+	TupleDesc	desc = CreateTupleDescCopyConstr(RelationGetDescr(event));	/* not counted: no pin a slot */
 
 	inserter_open(&inserter, event);
 	for (int i = 0; i < nslots; i++)
-		slots[i] = ExecInitExtraTupleSlot(inserter.estate,
-										  RelationGetDescr(event),
+		slots[i] = ExecInitExtraTupleSlot(inserter.estate, desc,
 										  table_slot_callbacks(event));
 	for (int done = 0; done < append->nevents; done += nslots)
 	{

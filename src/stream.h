@@ -54,6 +54,7 @@ extern EsStreamHead EsStreamHeadRead(Relation event, Relation stream_key,
 									 text *stream_id, Snapshot snapshot);
 extern bool EsStreamEventRead(Relation event, text *stream_id, int64 version,
 							  Snapshot snapshot, EsEventKey *found);
+extern void EsStreamHint(const text *stream_id, int64 version);
 extern EsStreamHead EsStreamHeadForAppend(Relation event, Relation stream_key,
 										  text *stream_id);
 
