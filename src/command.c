@@ -42,6 +42,7 @@
 #include "decider.h"
 #include "fold.h"
 #include "kept.h"
+#include "point.h"
 #include "snapshot.h"
 #include "stream.h"
 
@@ -253,7 +254,7 @@ check_snapshot(Relation event, const Command *command)
 {
 	Relation	stream_key;
 
-	if (!IsolationUsesXactSnapshot())
+	if (ES_BUG == 42 || !IsolationUsesXactSnapshot())
 		return;
 	stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
 	(void) EsStreamHeadForAppend(event, stream_key, command->stream_id);
@@ -324,12 +325,13 @@ handle_command(Relation event, const Command *command)
 {
 	int64		version;
 
-	EsStreamLock(EsStoreGet(), command->stream_id);
+	if (ES_BUG != 41)
+		EsStreamLock(EsStoreGet(), command->stream_id);
 	if (command->has_id && was_handled(command, &version))
 		return version;
 	check_snapshot(event, command);
 	CommandCounterIncrement();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	PushActiveSnapshot(ES_BUG == 46 ? GetActiveSnapshot() : GetTransactionSnapshot());
 	version = decide_and_append(event, command);
 	PopActiveSnapshot();
 	if (command->has_id)

@@ -37,6 +37,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "fold.h"
+#include "point.h"
 
 /* ----- the state ----- */
 
@@ -455,8 +456,9 @@ EsFoldFetchBase(EsFold *fold)
 		return false;
 	values = fold->slot->tts_values;
 	if (DatumGetInt64(values[ES_EVENT_VERSION - 1]) != fold->version ||
-		memcmp(DatumGetUUIDP(values[ES_EVENT_EVENT_ID - 1])->data,
-			   fold->event_id.data, UUID_LEN) != 0)
+		(ES_BUG != 44 &&
+		 memcmp(DatumGetUUIDP(values[ES_EVENT_EVENT_ID - 1])->data,
+				fold->event_id.data, UUID_LEN) != 0))
 		return false;
 	EsFoldNote(fold);
 	return true;

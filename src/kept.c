@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 
 #include "kept.h"
+#include "point.h"
 #include "snapshot.h"
 
 #define ES_KEPT_BYTES 2048		/* states larger than this are not kept */
@@ -225,7 +226,7 @@ EsKeptFold(EsFold *fold)
 	if (!fold_from_kept(fold, place, hash))
 		EsSnapshotFold(fold);
 	if (place != NULL && fold->version > 0 &&
-		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		(ES_BUG == 43 || !TransactionIdIsValid(GetTopTransactionIdIfAny())))
 		keep(fold, place, hash);
 }
 

@@ -44,6 +44,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "log.h"
+#include "point.h"
 #include "snapshot.h"
 #include "stream.h"
 
@@ -140,7 +141,8 @@ has_definition(TupleTableSlot *slot, const pg_uuid_t *definition)
 
 	if (definition == NULL || isnull)
 		return definition == NULL && isnull;
-	return memcmp(DatumGetUUIDP(value)->data, definition->data, UUID_LEN) == 0;
+	return ES_BUG == 45 ||
+		memcmp(DatumGetUUIDP(value)->data, definition->data, UUID_LEN) == 0;
 }
 
 static Datum
