@@ -20,7 +20,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream log append read guard check handler aggregate fold snapshot state decider command trial point
+ROOMS = eventstore catalog stream log append read guard check handler aggregate fold snapshot kept state decider command trial point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.

@@ -41,6 +41,8 @@
 #include "compat.h"
 #include "decider.h"
 #include "fold.h"
+#include "kept.h"
+#include "point.h"
 #include "snapshot.h"
 #include "stream.h"
 
@@ -252,7 +254,7 @@ check_snapshot(Relation event, const Command *command)
 {
 	Relation	stream_key;
 
-	if (!IsolationUsesXactSnapshot())
+	if (ES_BUG == 42 || !IsolationUsesXactSnapshot())
 		return;
 	stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
 	(void) EsStreamHeadForAppend(event, stream_key, command->stream_id);
@@ -276,17 +278,18 @@ append_decided(const Command *command, const EsDecision *decision, int64 version
 	return EsAppendEvents(&append);
 }
 
-/* What the new events make due.  They are there for a newer snapshot only. */
+/*
+ * What the new events make due: the fold goes on where it ended.
+ */
 static void
-take_snapshot(Relation event, const Command *command)
+take_snapshot(EsFold *fold)
 {
-	CommandCounterIncrement();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	(void) EsSnapshotTake(event, command->aggregate, command->stream_id, true);
-	PopActiveSnapshot();
+	EsFoldResume(fold);
+	(void) EsSnapshotEnd(fold, true);
+	EsKeptNoteSnapshot(fold, fold->version);
 }
 
-/* The stream is locked, the snapshot taken.  Answers the new version. */
+/* The stream is locked.  Answers the new version. */
 static int64
 decide_and_append(Relation event, const Command *command)
 {
@@ -294,22 +297,26 @@ decide_and_append(Relation event, const Command *command)
 	EsDecider  *decider = EsDeciderFind(aggregate, command->type);
 	EsDecision	decision;
 	EsFold		fold;
-	bool		due;
 	int64		version;
+	bool		due;
 
 	EsFoldBegin(&fold, aggregate, event, command->stream_id, SnapshotSelf);
-	EsSnapshotFold(&fold);
+	EsKeptFold(&fold);
 	EsDeciderDecide(aggregate, decider, command->stream_id, command->payload,
 					&decision);
-	due = decision.nevents > 0 &&
-		EsSnapshotIsDue(&fold, fold.version + decision.nevents);
 	EsFoldEnd(&fold);
-	EsAggregateClose(aggregate);
+	due = decision.rejection == NULL &&
+		EsSnapshotIsDue(&fold, fold.version + decision.nevents);
+	if (!due)					/* free for what triggers may do with it */
+		EsAggregateClose(aggregate);
 	if (decision.rejection != NULL)
 		report_rejection(command, fold.version, decision.rejection);
 	version = append_decided(command, &decision, fold.version);
 	if (due)
-		take_snapshot(event, command);
+	{
+		take_snapshot(&fold);
+		EsAggregateClose(aggregate);
+	}
 	return version;
 }
 
@@ -318,12 +325,13 @@ handle_command(Relation event, const Command *command)
 {
 	int64		version;
 
-	EsStreamLock(EsStoreGet(), command->stream_id);
+	if (ES_BUG != 41)
+		EsStreamLock(EsStoreGet(), command->stream_id);
 	if (command->has_id && was_handled(command, &version))
 		return version;
 	check_snapshot(event, command);
 	CommandCounterIncrement();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	PushActiveSnapshot(ES_BUG == 46 ? GetActiveSnapshot() : GetTransactionSnapshot());
 	version = decide_and_append(event, command);
 	PopActiveSnapshot();
 	if (command->has_id)

@@ -12,6 +12,7 @@
 #include "append.h"
 #include "catalog.h"
 #include "decider.h"
+#include "kept.h"
 #include "point.h"
 #include "stream.h"
 
@@ -27,6 +28,7 @@ _PG_init(void)
 	EsAppendInit();
 	EsAggregateInit();
 	EsDeciderInit();
+	EsKeptInit();
 	EsPointInit();
 	MarkGUCPrefixReserved("eventstore");
 }

@@ -37,6 +37,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "fold.h"
+#include "point.h"
 
 /* ----- the state ----- */
 
@@ -442,6 +443,27 @@ EsFoldFetch(EsFold *fold)
 		fold->limit.at;
 }
 
+/*
+ * Read the event that a restored state says it ends with, at which the scan
+ * began.  False if it is not there: then the state is worth nothing.
+ */
+bool
+EsFoldFetchBase(EsFold *fold)
+{
+	Datum	   *values;
+
+	if (!EsFoldFetch(fold))
+		return false;
+	values = fold->slot->tts_values;
+	if (DatumGetInt64(values[ES_EVENT_VERSION - 1]) != fold->version ||
+		(ES_BUG != 44 &&
+		 memcmp(DatumGetUUIDP(values[ES_EVENT_EVENT_ID - 1])->data,
+				fold->event_id.data, UUID_LEN) != 0))
+		return false;
+	EsFoldNote(fold);
+	return true;
+}
+
 /* Fold the next event; it stays in the slot.  False at the end. */
 bool
 EsFoldNext(EsFold *fold)
@@ -486,6 +508,20 @@ EsFoldEnd(EsFold *fold)
 	EsFoldScanEnd(fold);
 	ReScanExprContext(fold->aggregate->econtext);
 	EsRightsLeave(&fold->rights);
+}
+
+/*
+ * Fold the events that have been added since EsFoldEnd.  The aggregate has
+ * not been closed, so it holds the state still.
+ */
+void
+EsFoldResume(EsFold *fold)
+{
+	EsRightsEnter(&fold->aggregate->definer, &fold->rights);
+	EsFoldScan(fold, fold->version + 1);
+	while (EsFoldNext(fold))
+		;
+	EsFoldScanEnd(fold);
 }
 
 /* ----- the state as jsonb ----- */

@@ -66,11 +66,13 @@ extern void EsFoldReset(EsFold *fold);
 extern void EsFoldSetState(EsAggregate *aggregate, Datum state, bool isnull);
 extern void EsFoldScan(EsFold *fold, int64 from_version);
 extern bool EsFoldFetch(EsFold *fold);
+extern bool EsFoldFetchBase(EsFold *fold);
 extern void EsFoldApply(EsAggregate *aggregate, TupleTableSlot *slot);
 extern void EsFoldNote(EsFold *fold);
 extern bool EsFoldNext(EsFold *fold);
 extern void EsFoldScanEnd(EsFold *fold);
 extern void EsFoldEnd(EsFold *fold);
+extern void EsFoldResume(EsFold *fold);
 extern void EsFoldWholeState(EsAggregate *aggregate);
 extern Jsonb *EsFoldStateJsonb(EsAggregate *aggregate);
 

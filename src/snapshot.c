@@ -44,6 +44,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "log.h"
+#include "point.h"
 #include "snapshot.h"
 #include "stream.h"
 
@@ -140,7 +141,8 @@ has_definition(TupleTableSlot *slot, const pg_uuid_t *definition)
 
 	if (definition == NULL || isnull)
 		return definition == NULL && isnull;
-	return memcmp(DatumGetUUIDP(value)->data, definition->data, UUID_LEN) == 0;
+	return ES_BUG == 45 ||
+		memcmp(DatumGetUUIDP(value)->data, definition->data, UUID_LEN) == 0;
 }
 
 static Datum
@@ -250,16 +252,6 @@ restore_newest(EsFold *fold)
 	return found;
 }
 
-/* Is the event that the snapshot says it ends with really there? */
-static bool
-base_is_there(EsFold *fold)
-{
-	return EsFoldFetch(fold) &&
-		DatumGetInt64(fold->slot->tts_values[ES_EVENT_VERSION - 1]) == fold->base &&
-		memcmp(DatumGetUUIDP(fold->slot->tts_values[ES_EVENT_EVENT_ID - 1])->data,
-			   fold->event_id.data, UUID_LEN) == 0;
-}
-
 /*
  * Fold the stream up to the limit, from the newest snapshot that can be used
  * if there is one.  The scan is over when this returns.
@@ -274,10 +266,8 @@ EsSnapshotFold(EsFold *fold)
 		restore_newest(fold))
 	{
 		EsFoldScan(fold, fold->base);
-		restored = base_is_there(fold);
-		if (restored)
-			EsFoldNote(fold);
-		else
+		restored = EsFoldFetchBase(fold);
+		if (!restored)
 		{
 			EsFoldScanEnd(fold);
 			EsFoldReset(fold);
@@ -433,6 +423,29 @@ write_snapshot(const NewSnapshot *new, bool wait, bool replace)
 }
 
 /*
+ * End the fold and keep the state that it has come to, if wanted and if there
+ * is no snapshot of it yet.  Answers whether one was written.
+ */
+bool
+EsSnapshotEnd(EsFold *fold, bool wanted)
+{
+	EsAggregate *aggregate = fold->aggregate;
+	pg_uuid_t	definition = EsAggregateDefinition(aggregate);
+	NewSnapshot new = {
+		.stream_id = fold->stream_id,.aggregate = aggregate->name,
+		.definition = &definition,.version = fold->version,
+		.recorded_at = fold->recorded_at,.event_id = fold->event_id
+	};
+
+	if (wanted && aggregate->state_type == JSONBOID)
+		new.state = EsFoldStateJsonb(aggregate);
+	else if (wanted && !aggregate->state_null)
+		new.state_text = state_to_text(aggregate);
+	EsFoldEnd(fold);
+	return wanted && write_snapshot(&new, false, false);
+}
+
+/*
  * Fold a stream as the active snapshot shows it and keep the state.  Answers
  * the version; 0 if no snapshot was taken: none is due, there are no events,
  * or there is one already.
@@ -442,26 +455,17 @@ EsSnapshotTake(Relation event, const char *name, text *stream_id,
 			   bool only_if_due)
 {
 	EsAggregate *aggregate = EsAggregateOpen(name);
-	NewSnapshot new = {.stream_id = stream_id,.aggregate = name};
-	pg_uuid_t	definition = EsAggregateDefinition(aggregate);
 	EsFold		fold;
 	bool		wanted;
+	bool		taken;
 
 	EsFoldBegin(&fold, aggregate, event, stream_id, GetActiveSnapshot());
 	EsSnapshotFold(&fold);
 	wanted = fold.version > fold.base &&
 		(!only_if_due || EsSnapshotIsDue(&fold, fold.version));
-	if (wanted && aggregate->state_type == JSONBOID)
-		new.state = EsFoldStateJsonb(aggregate);
-	else if (wanted && !aggregate->state_null)
-		new.state_text = state_to_text(aggregate);
-	EsFoldEnd(&fold);
+	taken = EsSnapshotEnd(&fold, wanted);
 	EsAggregateClose(aggregate);
-	new.definition = &definition;
-	new.version = fold.version;
-	new.recorded_at = fold.recorded_at;
-	new.event_id = fold.event_id;
-	return wanted && write_snapshot(&new, false, false) ? new.version : 0;
+	return taken ? fold.version : 0;
 }
 
 /* ----- SQL: the server's own ----- */

@@ -10,6 +10,7 @@
 
 extern void EsSnapshotFold(EsFold *fold);
 extern bool EsSnapshotIsDue(const EsFold *fold, int64 version);
+extern bool EsSnapshotEnd(EsFold *fold, bool wanted);
 extern int64 EsSnapshotTake(Relation event, const char *aggregate,
 							text *stream_id, bool only_if_due);
 

@@ -67,6 +67,30 @@ SELECT es_handle('account-3', 'Deposit', '{"amount": 2}', '00000000-0000-0000-00
 COMMIT;
 SELECT state FROM es_state('account-3');
 
+-- states that a session keeps between commands: not those of a rolled back
+-- transaction, whose event ids come again on top of another history
+SELECT es_append('account-4', 'AccountOpened', '{}');
+BEGIN;
+SELECT es_append('account-4', 'MoneyDeposited', '{"amount": 1000}');
+SELECT es_append('account-4', 'MoneyDeposited', '{"amount": 5}', event_id => '00000000-0000-0000-0000-0000000000a1');
+SELECT es_handle('account-4', 'Withdraw', '{"amount": 1005}');
+ROLLBACK;
+SELECT es_append('account-4', 'MoneyDeposited', '{"amount": 1}');
+SELECT es_append('account-4', 'MoneyDeposited', '{"amount": 5}', event_id => '00000000-0000-0000-0000-0000000000a1');
+SELECT es_handle('account-4', 'Withdraw', '{"amount": 7}');
+SELECT es_handle('account-4', 'Withdraw', '{"amount": 6}');
+-- nor those of an older definition, nor under another aggregate's name
+SELECT es_handle('account-4', 'Deposit', '{"amount": 10}');
+SELECT es_evolve('account', 'MoneyDeposited', $$(state.balance + 2 * (event.data ->> 'amount')::bigint, state.open)$$);
+SELECT es_handle('account-4', 'Withdraw', '{"amount": 27}');
+SELECT es_handle('account-4', 'Withdraw', '{"amount": 26}');
+SET eventstore.kept_states = 0;
+SELECT es_handle('account-4', 'Withdraw', '{"amount": 1}');
+SET eventstore.kept_states = 1;
+SELECT es_handle('account-' || 5 + n % 2, CASE WHEN n < 2 THEN 'Open' ELSE 'Deposit' END, '{"amount": 1}') FROM generate_series(0, 9) AS n;
+SELECT state FROM es_state('account-5');
+RESET eventstore.kept_states;
+
 -- arguments
 SELECT es_handle(NULL, 'Open');
 SELECT es_handle('account-1', NULL);
