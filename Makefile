@@ -20,16 +20,16 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream log append read guard check handler point
+ROOMS = eventstore catalog stream log append read guard check handler query wake projection apply inline batch runner wait point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog stream append read log guard check privilege
+PARTS = catalog stream append read log guard check projection runner privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log guard check
+REGRESS = catalog stream append read log guard check projection runner
 REGRESS_OPTS = --inputdir=$(top)/test
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))
@@ -56,8 +56,8 @@ endif
 
 $(OBJS): $(wildcard $(top)/src/*.h)
 
-$(DATA_built): $(PART_FILES)
-	cat $^ > $@
+$(DATA_built): $(PART_FILES) $(top)/Makefile
+	cat $(filter %.sql,$^) > $@
 
 else
 

@@ -37,10 +37,14 @@ typedef struct EsStore
 	Oid			position_seq;	/* the sequence that hands out positions */
 	Oid			gate;			/* es_gate, the lock object for all appends */
 	Oid			settled;		/* es_settled, the written-down position */
+	Oid			projection;		/* es_projection */
+	Oid			projection_handler; /* es_projection_handler */
 } EsStore;
 
 extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
+extern Oid	EsGateOid(void);
+extern bool EsIsInstalled(void);
 extern Oid	EsExtensionOwner(void);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);

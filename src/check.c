@@ -285,7 +285,8 @@ static void
 check_triggers(CheckResult *result, Relation event)
 {
 	static const char *const names[] = {
-		"es_event_insert", "es_event_refuse", "es_event_refuse_row"
+		"es_event_insert", "es_event_refuse", "es_event_refuse_row",
+		"es_event_statement_begin", "es_event_statement_end"
 	};
 
 	for (size_t i = 0; i < lengthof(names); i++)

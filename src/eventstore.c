@@ -11,7 +11,10 @@
 #include "append.h"
 #include "catalog.h"
 #include "point.h"
+#include "projection.h"
+#include "runner.h"
 #include "stream.h"
+#include "wake.h"
 
 PG_MODULE_MAGIC;
 
@@ -23,6 +26,9 @@ _PG_init(void)
 	EsCatalogInit();
 	EsStreamInit();
 	EsAppendInit();
+	EsWakeInit();
+	EsInlineInit();
+	EsRunnerInit();
 	EsPointInit();
 	MarkGUCPrefixReserved("eventstore");
 }

@@ -63,7 +63,10 @@ EsScopeAdd(EsScope *scope, const char *name, Oid type, int32 typmod)
 	scope->nparams++;
 	if (type_is_rowtype(type) && type != RECORDOID)
 	{
-		variable->desc = CreateTupleDescCopy(lookup_rowtype_tupdesc_domain(type, typmod, false));
+		TupleDesc	desc = lookup_rowtype_tupdesc_domain(type, typmod, false);
+
+		variable->desc = CreateTupleDescCopy(desc);
+		ReleaseTupleDesc(desc);
 		scope->nparams += variable->desc->natts;
 	}
 	MemoryContextSwitchTo(saved);

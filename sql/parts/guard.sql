@@ -59,6 +59,10 @@ BEGIN
 		SELECT * FROM (VALUES
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
+			('reader', 'SELECT', 'es_stat_projection'),
+			('admin', 'SELECT', 'es_projection'),
+			('admin', 'SELECT', 'es_projection_handler'),
+			('admin', 'SELECT', 'es_parked'),
 			('writer', 'INSERT', 'es_event'),
 			('admin', 'INSERT, UPDATE', 'es_settled')
 		) AS v(level, privileges, name)
@@ -76,11 +80,20 @@ BEGIN
 				('reader', 'es_read_all'),
 				('reader', 'es_settled_position'),
 				('reader', 'es_position_at'),
+				('reader', 'es_wait_for'),
 				('writer', 'es_append'),
 				('writer', 'es_append_batch'),
 				('writer', 'es_last_position'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
+				('admin', 'es_create_projection'),
+				('admin', 'es_drop_projection'),
+				('admin', 'es_on'),
+				('admin', 'es_on_batch'),
+				('admin', 'es_pause_projection'),
+				('admin', 'es_resume_projection'),
+				('admin', 'es_run_projections'),
+				('admin', 'es_replay_parked'),
 				('admin', 'es_grant')
 			) AS v(level, name)
 			JOIN pg_proc p ON p.proname = v.name
@@ -89,7 +102,7 @@ BEGIN
 				AND d.refobjid = extension.oid AND d.deptype = 'e'
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
-		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', g.signature, role) || option;
+		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', g.signature, role) || option;
 	END LOOP;
 END
 $$;
