@@ -515,7 +515,7 @@ has_other_trigger(const TriggerDesc *triggers)
 static void
 inserter_open(Inserter *inserter, Relation event)
 {
-	TriggerDesc *triggers = event->trigdesc;
+	TriggerDesc *triggers;
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
 
 	inserter->event = event;
@@ -534,6 +534,7 @@ inserter_open(Inserter *inserter, Relation event)
 		lappend(NIL, inserter->target);
 	ExecOpenIndices(inserter->target, false);
 
+	triggers = inserter->target->ri_TrigDesc;	/* a copy, unlike the relcache's */
 	inserter->transition = NULL;
 	inserter->has_before = has_other_before_trigger(triggers);
 	inserter->has_triggers = has_other_trigger(triggers);
@@ -592,6 +593,7 @@ fill_slot(TupleTableSlot *slot, const EsAppend *append, EsNewEvent *event)
 static void
 fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
 {
+	int64		outer = assigned_position;	/* of the append we are called from */
 	bool		kept;
 
 	assigned_position = position;
@@ -601,7 +603,7 @@ fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
 	}
 	PG_FINALLY();
 	{
-		assigned_position = 0;
+		assigned_position = outer;
 	}
 	PG_END_TRY();
 	if (!kept)
@@ -744,8 +746,8 @@ tell_of_append(Relation event, const EsAppend *append, bool rewritten)
 int64
 EsAppendEvents(EsAppend *append)
 {
-	const EsStore *store = EsStoreGet();
-	Relation	event = table_open(store->event, RowExclusiveLock);
+	const EsStore *store;
+	Relation	event = EsEventOpen(&store, RowExclusiveLock);
 	EsNewEvent *last = &append->events[append->nevents - 1];
 	bool		has_ids = false;
 

@@ -159,6 +159,20 @@ EsStoreGet(void)
 }
 
 /*
+ * Open es_event, and answer the store as it is under that lock: an index that
+ * was swapped by REINDEX CONCURRENTLY before is known by its new OID then,
+ * and the one before a later swap is not dropped while the lock is held.
+ */
+Relation
+EsEventOpen(const EsStore **known, LOCKMODE mode)
+{
+	Relation	event = table_open(EsStoreGet()->event, mode);
+
+	*known = EsStoreGet();
+	return event;
+}
+
+/*
  * Direct access passes by the executor's checks, so they are made here:
  * 42501 without the privilege, 0A000 where row security would have to filter
  * (only the executor can do that).

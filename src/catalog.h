@@ -6,6 +6,7 @@
 
 #include "postgres.h"
 
+#include "storage/lockdefs.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -45,6 +46,7 @@ extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
 extern Oid	EsGateOid(void);
 extern bool EsIsInstalled(void);
+extern Relation EsEventOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);

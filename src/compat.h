@@ -11,6 +11,7 @@
 #include "common/jsonapi.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
@@ -57,6 +58,17 @@ EsInitRangeTable(EState *estate, RangeTblEntry *rte)
 	ExecInitRangeTable(estate, list_make1(rte), NIL);
 #else
 	ExecInitRangeTable(estate, list_make1(rte));
+#endif
+}
+
+/* Does this backend hold the lock in exactly this mode? */
+static inline bool
+EsLockIsHeld(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
 #endif
 }
 

@@ -104,6 +104,8 @@ struct EsLogReader
 	Snapshot	snapshot;		/* what the reader is shown */
 	int64		passed;			/* all at or below is delivered, or decided */
 	int64		settled;		/* holes up to here need no further question */
+	bool		asked;			/* have we met a hole yet? */
+	bool		follows;		/* then: do events come from another server? */
 	XLogRecPtr	flushed;		/* WAL known to be on disk */
 	XLogRecPtr	needed;			/* WAL that must be, before rows are shown */
 	bool		ended;			/* nothing more can be shown this time */
@@ -208,10 +210,14 @@ announce_newest(const EsStore *store)
 	lock_announcement(bound);
 	if (again)
 	{
+		ResourceOwner saved = CurrentResourceOwner;
+
 		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId,
 							 (uint32) ((uint64) newest_bound >> 32),
 							 (uint32) newest_bound, ES_LOCK_ANNOUNCEMENT);
+		CurrentResourceOwner = TopTransactionResourceOwner;
 		(void) LockRelease(&tag, ShareLock, false);
+		CurrentResourceOwner = saved;
 	}
 	newest_bound = bound;
 	announced_lxid = EsCurrentLxid();
@@ -310,9 +316,13 @@ lowest_announced(void)
 int64
 EsSettledNow(const EsStore *store, XLogRecPtr *lsn)
 {
+	int64		lowest = ES_BUG == 13 ? lowest_announced() : 0;
 	int64		last = EsLastDrawn(store, lsn);
 
-	return Min(last, lowest_announced());
+	EsPoint("settled-between");
+	if (ES_BUG != 13)
+		lowest = lowest_announced();
+	return Min(last, lowest);
 }
 
 /*
@@ -380,12 +390,17 @@ hole_is_empty(EsLogReader *reader, int64 first, int64 last)
 static bool
 hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 {
-	if (EsFollowsOrigin(reader->store))
+	if (!reader->asked)
 	{
-		if (reader->settled == 0)
+		reader->asked = true;
+		reader->follows = EsFollowsOrigin(reader->store);
+		if (reader->follows)
 			reader->settled = EsSettledRead(reader->snapshot);
-		return last <= reader->settled;
 	}
+	if (reader->follows)
+		return last <= reader->settled;
+	if (ES_BUG == 12 && !hole_is_empty(reader, first, last))
+		return false;
 	EsPoint("reader-at-hole");
 	if (last > reader->settled)
 	{
@@ -393,7 +408,7 @@ hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 		if (last > reader->settled)
 			return false;
 	}
-	return ES_BUG == 6 || hole_is_empty(reader, first, last);
+	return ES_BUG == 6 || ES_BUG == 12 || hole_is_empty(reader, first, last);
 }
 
 /*
@@ -481,9 +496,8 @@ EsLogReaderEnd(EsLogReader *reader)
  * the position written down, so it is short where one is kept.
  */
 static int64
-settled_for_snapshot(const EsStore *store, Snapshot snapshot)
+settled_for_snapshot(Relation event, const EsStore *store, Snapshot snapshot)
 {
-	Relation	event = table_open(store->event, AccessShareLock);
 	EsLogReader *reader = EsLogReaderBegin(event, store, snapshot,
 										   EsSettledRead(snapshot));
 	int64		position;
@@ -492,13 +506,12 @@ settled_for_snapshot(const EsStore *store, Snapshot snapshot)
 		;
 	position = EsLogReaderPosition(reader);
 	EsLogReaderEnd(reader);
-	table_close(event, AccessShareLock);
 	return position;
 }
 
 /* The settled position for this caller, made durable. */
 static int64
-settled_position(const EsStore *store)
+settled_position(Relation event, const EsStore *store)
 {
 	XLogRecPtr	lsn;
 	int64		position;
@@ -506,19 +519,10 @@ settled_position(const EsStore *store)
 	if (EsFollowsOrigin(store))
 		return EsSettledRead(GetActiveSnapshot());
 	if (IsolationUsesXactSnapshot())
-		return settled_for_snapshot(store, GetActiveSnapshot());
+		return settled_for_snapshot(event, store, GetActiveSnapshot());
 	position = EsSettledNow(store, &lsn);
 	XLogFlush(lsn);
 	return position;
-}
-
-static void
-check_may_read(const EsStore *store)
-{
-	Relation	event = table_open(store->event, AccessShareLock);
-
-	EsCheckPrivilege(event, ACL_SELECT);
-	table_close(event, AccessShareLock);
 }
 
 /*
@@ -527,10 +531,14 @@ check_may_read(const EsStore *store)
 Datum
 es_settled_position(PG_FUNCTION_ARGS)
 {
-	const EsStore *store = EsStoreGet();
+	const EsStore *store;
+	Relation	event = EsEventOpen(&store, AccessShareLock);
+	int64		position;
 
-	check_may_read(store);
-	PG_RETURN_INT64(settled_position(store));
+	EsCheckPrivilege(event, ACL_SELECT);
+	position = settled_position(event, store);
+	table_close(event, AccessShareLock);
+	PG_RETURN_INT64(position);
 }
 
 /*
@@ -546,6 +554,7 @@ es_settle(PG_FUNCTION_ARGS)
 	char	   *schema = get_namespace_name(store->schema);
 	Oid			types[1] = {INT8OID};
 	Datum		values[1];
+	XLogRecPtr	lsn;
 	char	   *query;
 
 	PreventCommandIfReadOnly("es_settle()");
@@ -554,7 +563,8 @@ es_settle(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot settle a store that is replicated from another"),
 				 errhint("Call es_settle() where the events are appended.")));
-	values[0] = Int64GetDatum(EsSettledNow(store, NULL));
+	values[0] = Int64GetDatum(EsSettledNow(store, &lsn));
+	XLogFlush(lsn);				/* others take it from the row without asking */
 	query = psprintf("INSERT INTO %s.es_settled AS s (position) VALUES ($1) "
 					 "ON CONFLICT (singleton) DO UPDATE "
 					 "SET position = EXCLUDED.position, written_at = EXCLUDED.written_at "
@@ -633,7 +643,7 @@ last_position_by(Relation event, const EsStore *store, Snapshot snapshot,
 Datum
 es_position_at(PG_FUNCTION_ARGS)
 {
-	const EsStore *store = EsStoreGet();
+	const EsStore *store;
 	Relation	event;
 	int64		settled;
 	int64		position;
@@ -642,9 +652,9 @@ es_position_at(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", "at")));
-	event = table_open(store->event, AccessShareLock);
+	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
-	settled = settled_position(store);
+	settled = settled_position(event, store);
 	PushActiveSnapshot(EsLogSnapshot());
 	position = last_position_by(event, store, GetActiveSnapshot(),
 								PG_GETARG_TIMESTAMPTZ(0));

@@ -11,28 +11,57 @@
 
 #ifdef ES_POINTS
 
-static char *point = NULL;
+#define ES_MAX_POINTS 4			/* that one session can list */
+
+static char *points = NULL;
+static int	visits[ES_MAX_POINTS];	/* of the listed points, since the SET */
+
+static void
+forget_visits(const char *newval, void *extra)
+{
+	memset(visits, 0, sizeof(visits));
+}
 
 void
 EsPointInit(void)
 {
 	DefineCustomStringVariable("eventstore.point",
-							   "Place at which this session waits, for tests.",
-							   NULL, &point, "", PGC_USERSET, 0,
-							   NULL, NULL, NULL);
+							   "Places at which this session waits, for tests.",
+							   "A list such as \"before-draw:2,after-draw\".",
+							   &points, "", PGC_USERSET, 0,
+							   NULL, forget_visits, NULL);
 }
 
-/* Wait for whoever holds pg_advisory_lock(ES_POINT_KEY), if this is the place. */
-void
-EsPoint(const char *name)
+/* Wait for whoever holds pg_advisory_lock(key). */
+static void
+wait_for_advisory_lock(uint32 key)
 {
 	LOCKTAG		tag;
 
-	if (point == NULL || strcmp(point, name) != 0)
-		return;
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, ES_POINT_KEY, 1);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, key, 1);
 	(void) LockAcquire(&tag, ShareLock, true, false);
 	LockRelease(&tag, ShareLock, true);
+}
+
+/* The backend is at the named place: wait if the session lists it. */
+void
+EsPoint(const char *name)
+{
+	const char *item = points;
+	size_t		len = strlen(name);
+
+	for (int i = 0; i < ES_MAX_POINTS && item != NULL && *item != '\0'; i++)
+	{
+		if (strncmp(item, name, len) == 0 && strchr(":,", item[len]) != NULL)
+		{
+			visits[i]++;
+			if (item[len] != ':' || atoi(item + len + 1) == visits[i])
+				wait_for_advisory_lock(ES_POINT_KEY + i);
+		}
+		item = strchr(item, ',');
+		if (item != NULL)
+			item++;
+	}
 }
 
 #endif							/* ES_POINTS */

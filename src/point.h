@@ -1,10 +1,18 @@
 /*
  * point.h: places where a test can stop a backend, and seeded bugs.
  *
- * Both are compiled away in an ordinary build.  With -DES_POINTS a backend
- * that reaches the point named by eventstore.point waits until nobody holds
- * the session advisory lock ES_POINT_KEY.  -DES_BUG=n breaks the protocol in
- * the n-th known way; `make mutants` shows that the tests notice.
+ * Both are compiled away in an ordinary build.  With -DES_POINTS the setting
+ * eventstore.point lists places, "name" or "name:k" for the k-th visit only.
+ * A backend that reaches the i-th place of its list, from 0, waits until
+ * nobody holds the advisory lock ES_POINT_KEY + i.  The places:
+ *
+ *		before-draw		before a position is drawn
+ *		after-draw		all positions of an append drawn, none inserted
+ *		reader-at-hole	a reader met a hole and has not asked yet
+ *		settled-between	between the two looks at the settled position
+ *
+ * -DES_BUG=n breaks the store in the n-th known way; test/mutants.txt lists
+ * them, and `make mutants` shows that the tests notice.
  */
 #ifndef ES_POINT_H
 #define ES_POINT_H

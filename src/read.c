@@ -105,7 +105,7 @@ read_stream(Relation event, const EsStore *store, text *stream_id,
 Datum
 es_read_stream(PG_FUNCTION_ARGS)
 {
-	const EsStore *store = EsStoreGet();
+	const EsStore *store;
 	int64		from_version = natural_argument(fcinfo, 1, "from_version", 0);
 	int64		max_count = natural_argument(fcinfo, 2, "max_count", PG_INT64_MAX);
 	bool		backwards = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
@@ -115,7 +115,7 @@ es_read_stream(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", "stream_id")));
-	event = table_open(store->event, AccessShareLock);
+	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
 	InitMaterializedSRF(fcinfo, 0);
 	read_stream(event, store, PG_GETARG_TEXT_PP(0), from_version, max_count,
@@ -193,7 +193,7 @@ filter_arguments(FunctionCallInfo fcinfo)
 Datum
 es_read_all(PG_FUNCTION_ARGS)
 {
-	const EsStore *store = EsStoreGet();
+	const EsStore *store;
 	int64		from_position = natural_argument(fcinfo, 0, "from_position", 0);
 	int64		max_count = natural_argument(fcinfo, 1, "max_count", PG_INT64_MAX);
 	EventFilter filter = filter_arguments(fcinfo);
@@ -202,7 +202,7 @@ es_read_all(PG_FUNCTION_ARGS)
 	EsLogReader *reader;
 	TupleTableSlot *slot;
 
-	event = table_open(store->event, AccessShareLock);
+	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
 	InitMaterializedSRF(fcinfo, 0);
 	rows = ((ReturnSetInfo *) fcinfo->resultinfo)->setResult;

@@ -277,19 +277,20 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 		counted_lxid = lxid;
 		stream_locks = 0;
 	}
-	if (stream_locks >= max_stream_locks)
+	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(stream_id),
+							   VARSIZE_ANY_EXHDR(stream_id), 0);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, ES_LOCK_STREAM);
+	if (stream_locks >= max_stream_locks && !EsLockIsHeld(&tag, ExclusiveLock))
 	{
 		EsGateClose(store);
 		return;
 	}
 
-	LockRelationOid(store->gate, RowExclusiveLock);
+	if (ES_BUG != 14)
+		LockRelationOid(store->gate, RowExclusiveLock);
 	if (ES_BUG == 7)
 		return;
-	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(stream_id),
-							   VARSIZE_ANY_EXHDR(stream_id), 0);
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
-						 (uint32) hash, ES_LOCK_STREAM);
 	if (LockAcquire(&tag, ExclusiveLock, false, false) != LOCKACQUIRE_ALREADY_HELD)
 		stream_locks++;
 }
@@ -394,7 +395,7 @@ EsStreamHeadForAppend(Relation event, Relation stream_key, text *stream_id)
 Datum
 es_stream_version(PG_FUNCTION_ARGS)
 {
-	const EsStore *store = EsStoreGet();
+	const EsStore *store;
 	Relation	event;
 	Relation	stream_key;
 	EsStreamHead head;
@@ -403,7 +404,7 @@ es_stream_version(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", "stream_id")));
-	event = table_open(store->event, AccessShareLock);
+	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
 	stream_key = index_open(store->stream_key, AccessShareLock);
 	head = EsStreamHeadRead(event, stream_key, PG_GETARG_TEXT_PP(0),

@@ -31,7 +31,7 @@ unset MAKEFLAGS MFLAGS MAKELEVEL
 
 build=$(mktemp -d)
 trap '"${as_root[@]}" rm -rf "$build"' EXIT
-tar -c --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' --exclude=node_modules . |
+tar -c --mode=u+rwX --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' --exclude=node_modules . |
 	tar -C "$build" -x --no-same-owner
 
 echo "building for $("$PG_CONFIG" --version)"

@@ -240,6 +240,22 @@ names_of()
 	done
 }
 
+# A crash of the server is a failure of its own, whatever the tests made of it:
+# any of the common server, and a failed assertion of a TAP test's.
+look_for_crashes()
+{
+	local crashes=$logs/crashes
+
+	{
+		grep -E 'TRAP:|PANIC:|was terminated by signal' "$ES_WORK/server/server.log" || true
+		grep -E 'TRAP:' -r tmp_check/log 2>/dev/null || true
+	} >"$crashes"
+	[[ -s $crashes ]] || return 0
+	heading "servers crashed"
+	show "$crashes" 20
+	failed=$((failed + 1))
+}
+
 # The tests of a suite, by name.
 list()
 {
@@ -247,8 +263,9 @@ list()
 		regress) make -s print-REGRESS PG_CONFIG="$PG_CONFIG" ;;
 		isolation) make -s print-ISOLATION PG_CONFIG="$PG_CONFIG" ;;
 		points) make -s print-POINTS PG_CONFIG="$PG_CONFIG" ;;
-		examples) names_of test/examples/*.sql test/examples/*.sh ;;
-		readme) echo readme ;;
+		# a script wants a history, which a copy of the tree may lack
+		examples) names_of test/examples/*.sql ${ES_GIT_REPO:+test/examples/*.sh} ;;
+		readme) names_of README.md ;;
 		tap) names_of test/t/*.pl | sed 's/\.pl$//' ;;
 		*)
 			echo "no suite is called $1" >&2
@@ -272,4 +289,5 @@ for suite in $SUITES; do
 	"suite_$suite" "${tests[@]}"
 done
 server_stop
+look_for_crashes
 complete=yes

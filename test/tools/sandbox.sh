@@ -20,7 +20,7 @@
 #	PG_CONFIG		of the private installation
 #	ES_WORK			the temporary directory; everything written belongs below it
 #	ES_GIT_REPO		a clone of this project's history, if the tree has one
-# and nothing of the caller's PG* variables and make flags.
+# and nothing of the caller's make flags and PG* variables, save PG_TEST_*.
 #
 # At the end, however it comes, every process of COMMAND's session and every
 # server whose data directory lies below ES_WORK is stopped, and the directory
@@ -51,6 +51,7 @@ base=${TMPDIR:-/tmp}
 work=$(mktemp -d "$base/es.XXXXXX")
 chmod 755 "$work"
 child=
+results=${RESULTS:+$(realpath -m "$RESULTS")}
 
 # The processes of the session that this script started.
 session_pids()
@@ -100,13 +101,14 @@ finish()
 		stop_all KILL session_pids 20
 		stop_all KILL server_pids 20
 	fi
-	if [[ -n ${RESULTS:-} && -d $work/tree/results ]]; then
-		mkdir -p "$RESULTS"
-		cp -r --no-preserve=all "$work/tree/results/." "$RESULTS"
+	if [[ -n $results && -d $work/tree/results ]]; then
+		mkdir -p "$results"
+		cp -r --no-preserve=all "$work/tree/results/." "$results"
 	fi
 	if [[ -n ${KEEP:-} ]]; then
 		echo "kept: $work"
 	else
+		chmod -R u+rwX "$work" 2>/dev/null || true
 		rm -rf "$work"
 	fi
 }
@@ -117,7 +119,7 @@ trap 'exit 143' TERM HUP
 copy_tree()
 {
 	mkdir "$work/tree" "$work/home" "$work/tmp"
-	tar -C "$tree" -c --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
+	tar -C "$tree" -c --mode=u+rwX --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
 		--exclude=./results --exclude=./tmp_check --exclude=./log --exclude=node_modules . |
 		tar -C "$work/tree" -x --no-same-owner
 }
@@ -144,7 +146,7 @@ copy_postgres()
 	for option in --bindir --pkglibdir --sharedir --includedir-server; do
 		dir=$("$pg_config" $option)
 		mkdir -p "$root$dir"
-		tar -C "$dir" -ch --exclude=./bitcode --exclude='./eventstore*' \
+		tar -C "$dir" -ch --mode=u+rwX --exclude=./bitcode --exclude='./eventstore*' \
 			--exclude='./extension/eventstore*' . | tar -C "$root$dir" -x --no-same-owner
 	done
 	libdir=$("$pg_config" --libdir)
@@ -179,7 +181,7 @@ if [[ $(id -u) -eq 0 ]]; then
 fi
 
 for variable in ${!PG*} MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES; do
-	[[ $variable == PG_CONFIG ]] || unset "$variable"
+	[[ $variable == PG_CONFIG || $variable == PG_TEST_* ]] || unset "$variable"
 done
 export ES_WORK=$work HOME=$work/home TMPDIR=$work/tmp LC_ALL=C.UTF-8
 

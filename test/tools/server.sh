@@ -2,7 +2,7 @@
 #
 #	server_start	make a cluster below ES_WORK and start it, on a unix socket
 #					of its own: no port is taken, so other clusters do not matter
-#	server_stop		stop it
+#	server_stop		stop it; its directory, ES_WORK/server, stays for a look
 #
 # server_start sets PGHOST, PGUSER and PATH, so that psql and its kin find the
 # server and fit it.  More settings can be appended to server_settings before.
@@ -38,5 +38,4 @@ server_start()
 server_stop()
 {
 	pg_ctl -D "$ES_WORK/server/data" -m fast -w -t 60 stop >/dev/null 2>&1 || true
-	rm -rf "$ES_WORK/server"
 }
