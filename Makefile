@@ -20,11 +20,11 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream log append read guard check handler query wake projection apply inline batch runner wait point
+ROOMS = eventstore catalog stream log append read guard check handler query wake projection apply inline batch runner wait worker point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog stream append read log guard check projection runner privilege
+PARTS = catalog stream append read log guard check projection runner worker privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql

@@ -15,6 +15,7 @@
 #include "runner.h"
 #include "stream.h"
 #include "wake.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -29,6 +30,7 @@ _PG_init(void)
 	EsWakeInit();
 	EsInlineInit();
 	EsRunnerInit();
+	EsWorkerInit();
 	EsPointInit();
 	MarkGUCPrefixReserved("eventstore");
 }

@@ -200,8 +200,8 @@ run_single(Runner *runner, TupleTableSlot *slot)
 		return true;
 	}
 	note_failure(runner->name, slot_position(slot), &failure);
-	if (runner->projection->on_error == ES_ON_ERROR_STOP)
-		return false;
+	if (runner->projection->on_error == ES_ON_ERROR_STOP || failure.handler == 0)
+		return false;			/* not the event's fault: its owner's rights, say */
 	park(runner, slot, &failure);
 	return true;
 }

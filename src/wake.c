@@ -50,6 +50,7 @@
 static bool search_worker = true;	/* who is the worker? ask again */
 static PGPROC *worker = NULL;	/* its process array entry; NULL: none */
 static int	worker_pid = 0;
+static bool (*start_worker) (void) = NULL;	/* how to get one; NULL: by hand */
 static bool wake_asked = false; /* by EsWakeAtCommit, in this transaction */
 static LocalTransactionId woken_for = InvalidLocalTransactionId;
 
@@ -98,6 +99,13 @@ EsWakeAtCommit(void)
 	wake_asked = true;
 }
 
+/* Where workers are to come by themselves: how to ask for one. */
+void
+EsWakeStarter(bool (*start) (void))
+{
+	start_worker = start;
+}
+
 /* Has this transaction done what the worker must know of? */
 static bool
 has_news(void)
@@ -120,8 +128,11 @@ find_worker(void)
 static void
 before_commit(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_PRE_COMMIT && has_news())
-		find_worker();
+	if (event != XACT_EVENT_PRE_COMMIT || !has_news())
+		return;
+	find_worker();
+	if (wake_asked && worker == NULL && start_worker != NULL)
+		(void) start_worker();
 }
 
 /* The transaction's locks are released: wake the worker. */

@@ -10,6 +10,7 @@
 
 extern void EsWakeInit(void);
 extern void EsWakeAtCommit(void);
+extern void EsWakeStarter(bool (*start) (void));
 extern void EsWorkerLockTag(LOCKTAG *tag, Oid database);
 extern int	EsWorkerPid(Oid database);
 

@@ -94,6 +94,7 @@ BEGIN
 				('admin', 'es_resume_projection'),
 				('admin', 'es_run_projections'),
 				('admin', 'es_replay_parked'),
+				('admin', 'es_start_worker'),
 				('admin', 'es_grant')
 			) AS v(level, name)
 			JOIN pg_proc p ON p.proname = v.name
