@@ -141,7 +141,7 @@ run_handlers(EsBatch *batch, EsRun *run)
 {
 	EsRunBegin(run, batch->projection, batch->event);
 	EsBatchRewind(batch);
-	while (EsBatchNext(batch))
+	while (batch->projection->has_single && EsBatchNext(batch))
 	{
 		CHECK_FOR_INTERRUPTS();
 		EsRunEvent(run, batch->slot);

@@ -25,6 +25,7 @@ extern int64 EsSettledNow(const EsStore *store, XLogRecPtr *lsn);
 extern void EsPassPosition(const EsStore *store, int64 position);
 
 extern Datum es_settle(PG_FUNCTION_ARGS);
+extern Datum es_position_at(PG_FUNCTION_ARGS);
 
 extern Snapshot EsLogSnapshot(void);
 extern EsLogReader *EsLogReaderBegin(Relation event, const EsStore *store,

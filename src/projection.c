@@ -159,7 +159,10 @@ add_handler(EsProjection *projection, TupleTableSlot *slot)
 	if (handler->event_type == NULL)
 		projection->has_batch = true;
 	else
+	{
+		projection->has_single = true;
 		handler->event_type_len = strlen(handler->event_type);
+	}
 	MemoryContextSwitchTo(saved);
 }
 

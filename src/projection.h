@@ -57,6 +57,7 @@ typedef struct EsProjection
 	int			nhandlers;
 	EsHandler  *handlers;		/* by ordinal */
 	bool		has_batch;		/* one of them runs once a batch */
+	bool		has_single;		/* one of them runs once an event */
 	EsScope    *scope;			/* event, for those that run once an event */
 	EsScope    *no_scope;		/* for those that run once a batch */
 } EsProjection;

@@ -47,18 +47,6 @@
 /* Setting: events that one transaction takes. */
 static int	batch_size = 10000;
 
-/* A batch at work. */
-typedef struct Runner
-{
-	const char *name;
-	EsProjection *projection;
-	EsBatch    *batch;
-	HTAB	   *parked_streams; /* whose events wait; NULL: none */
-	EsProjectionStatus status;	/* what it is to be afterwards */
-	int64		position;		/* the checkpoint as it is to be */
-	int64		ran;			/* events that handlers ran for */
-} Runner;
-
 PG_FUNCTION_INFO_V1(es_run_projections);
 PG_FUNCTION_INFO_V1(es_replay_parked);
 
@@ -81,10 +69,10 @@ EsBatchSize(void)
 /* ----- parked events ----- */
 
 static HTAB *
-make_stream_set(void)
+make_stream_set(MemoryContext context)
 {
 	HASHCTL		control = {.keysize = ES_MAX_STREAM_ID + 1,
-	.entrysize = ES_MAX_STREAM_ID + 1,.hcxt = CurrentMemoryContext};
+	.entrysize = ES_MAX_STREAM_ID + 1,.hcxt = context};
 
 	return hash_create("eventstore parked streams", 64, &control,
 					   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
@@ -108,7 +96,7 @@ slot_position(TupleTableSlot *slot)
 
 /* Which streams wait behind a parked event? */
 static void
-read_parked_streams(Runner *runner)
+read_parked_streams(EsRunner *runner)
 {
 	EsQuery		query = {0};
 	uint64		n;
@@ -120,13 +108,13 @@ read_parked_streams(Runner *runner)
 	n = EsQueryRun("SELECT DISTINCT stream_id FROM @es_parked WHERE projection = $1",
 				   &query);
 	if (n > 0)
-		runner->parked_streams = make_stream_set();
+		runner->parked_streams = make_stream_set(runner->context);
 	for (uint64 i = 0; i < n; i++)
 		hash_search(runner->parked_streams, EsQueryText(i, 1), HASH_ENTER, NULL);
 }
 
 static bool
-is_parked_stream(const Runner *runner, TupleTableSlot *slot)
+is_parked_stream(const EsRunner *runner, TupleTableSlot *slot)
 {
 	return runner->parked_streams != NULL &&
 		hash_search(runner->parked_streams, slot_text(slot, ES_EVENT_STREAM_ID),
@@ -135,14 +123,13 @@ is_parked_stream(const Runner *runner, TupleTableSlot *slot)
 
 /* Put an event aside; failure NULL: it waits behind another of its stream. */
 static void
-park(Runner *runner, TupleTableSlot *slot, const EsFailure *failure)
+park(EsRunner *runner, TupleTableSlot *slot, const EsFailure *failure)
 {
 	EsQuery		query = {0};
-	char	   *stream_id = slot_text(slot, ES_EVENT_STREAM_ID);
 
 	EsQueryAddText(&query, runner->name);
 	EsQueryAddInt64(&query, slot_position(slot));
-	EsQueryAddText(&query, stream_id);
+	EsQueryAddText(&query, slot_text(slot, ES_EVENT_STREAM_ID));
 	EsQueryAddText(&query, slot_text(slot, ES_EVENT_EVENT_TYPE));
 	EsQueryAdd(&query, INT4OID, Int32GetDatum(failure == NULL ? 0 : failure->handler),
 			   failure == NULL || failure->handler == 0);
@@ -150,16 +137,25 @@ park(Runner *runner, TupleTableSlot *slot, const EsFailure *failure)
 				   unpack_sql_state(failure->error->sqlerrcode));
 	EsQueryAddText(&query, failure == NULL ? "an earlier event of the stream is parked" :
 				   failure->error->message);
-	EsQueryRun("INSERT INTO @es_parked (projection, position, stream_id, event_type,"
-			   " handler, error_code, message) VALUES ($1, $2, $3, $4, $5, $6, $7)"
-			   " ON CONFLICT (projection, position) DO UPDATE SET handler = EXCLUDED.handler,"
-			   " error_code = EXCLUDED.error_code, message = EXCLUDED.message,"
-			   " parked_at = EXCLUDED.parked_at", &query);
+	EsQueryRun(psprintf("INSERT INTO %s (projection, position, stream_id, event_type,"
+						" handler, error_code, message) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+						" ON CONFLICT (projection, position) DO UPDATE SET handler = EXCLUDED.handler,"
+						" error_code = EXCLUDED.error_code, message = EXCLUDED.message,"
+						" parked_at = EXCLUDED.parked_at", runner->parked), &query);
+}
+
+/* An event has been put aside: so are, perhaps, those that follow it. */
+static void
+note_parked(EsRunner *runner, TupleTableSlot *slot, const EsFailure *failure)
+{
+	if (runner->parked != NULL)
+		park(runner, slot, failure);
 	if (runner->projection->on_error != ES_ON_ERROR_PARK_STREAM)
 		return;
 	if (runner->parked_streams == NULL)
-		runner->parked_streams = make_stream_set();
-	hash_search(runner->parked_streams, stream_id, HASH_ENTER, NULL);
+		runner->parked_streams = make_stream_set(runner->context);
+	hash_search(runner->parked_streams, slot_text(slot, ES_EVENT_STREAM_ID),
+				HASH_ENTER, NULL);
 }
 
 /* ----- one batch ----- */
@@ -180,7 +176,7 @@ note_failure(const char *name, int64 position, const EsFailure *failure)
 
 /* One event of a batch that must go singly; false: stop in front of it. */
 static bool
-run_single(Runner *runner, TupleTableSlot *slot)
+run_single(EsRunner *runner, TupleTableSlot *slot)
 {
 	EsBatch    *one;
 	EsFailure	failure;
@@ -188,7 +184,7 @@ run_single(Runner *runner, TupleTableSlot *slot)
 
 	if (is_parked_stream(runner, slot))
 	{
-		park(runner, slot, NULL);
+		note_parked(runner, slot, NULL);
 		return true;
 	}
 	one = EsBatchOfOne(runner->batch, slot);
@@ -199,16 +195,18 @@ run_single(Runner *runner, TupleTableSlot *slot)
 		runner->ran++;
 		return true;
 	}
-	note_failure(runner->name, slot_position(slot), &failure);
+	runner->failure = failure;
+	if (!runner->is_shadow)
+		note_failure(runner->name, slot_position(slot), &failure);
 	if (runner->projection->on_error == ES_ON_ERROR_STOP || failure.handler == 0)
 		return false;			/* not the event's fault: its owner's rights, say */
-	park(runner, slot, &failure);
+	note_parked(runner, slot, &failure);
 	return true;
 }
 
 /* Run the batch event by event, keeping what succeeds. */
 static void
-run_singly(Runner *runner)
+run_singly(EsRunner *runner)
 {
 	EsBatch    *batch = runner->batch;
 
@@ -224,9 +222,12 @@ run_singly(Runner *runner)
 	}
 }
 
-/* Run the batch as a whole, or, if that fails, event by event. */
-static void
-run_batch(Runner *runner)
+/*
+ * Run the batch as a whole, or, if that fails, event by event.  Sets the
+ * status, the position reached and the number of events run.
+ */
+void
+EsRunnerRun(EsRunner *runner)
 {
 	EsFailure	failure;
 
@@ -243,7 +244,7 @@ run_batch(Runner *runner)
 
 /* Move the checkpoint, in the transaction of what the handlers did. */
 static void
-save_checkpoint(const Runner *runner, TimestampTz began)
+save_checkpoint(const EsRunner *runner, TimestampTz began)
 {
 	static const char *const names[] = {"live", "catching up", "paused", "stopped"};
 	double		seconds = Max(GetCurrentTimestamp() - began, 1) / 1000000.0;
@@ -265,7 +266,7 @@ save_checkpoint(const Runner *runner, TimestampTz began)
  * be run, or another runner is at it.
  */
 static bool
-lock_checkpoint(Runner *runner, int64 *position)
+lock_checkpoint(EsRunner *runner, int64 *position)
 {
 	EsQuery		query = {0};
 
@@ -290,7 +291,7 @@ lock_checkpoint(Runner *runner, int64 *position)
  * at once, and read what has come meanwhile.
  */
 static void
-try_to_go_live(Runner *runner, Relation event, int64 position)
+try_to_go_live(EsRunner *runner, Relation event, int64 position)
 {
 	EsPoint("before-live");
 	if (!EsGateTryClose(EsStoreGet(), ES_GATE_PATIENCE))
@@ -303,7 +304,7 @@ try_to_go_live(Runner *runner, Relation event, int64 position)
 }
 
 static EsRunResult
-run_locked(Runner *runner, int64 position)
+run_locked(EsRunner *runner, int64 position)
 {
 	Relation	event = table_open(EsStoreGet()->event, AccessShareLock);
 	TimestampTz began = GetCurrentTimestamp();
@@ -318,7 +319,7 @@ run_locked(Runner *runner, int64 position)
 	{
 		status = runner->status;
 		read_parked_streams(runner);
-		run_batch(runner);
+		EsRunnerRun(runner);
 		save_checkpoint(runner, began);
 		if (status == ES_PROJECTION_LIVE && runner->projection->is_inline)
 			EsProjectionChanged();
@@ -341,7 +342,7 @@ EsRunnerBatch(const char *name)
 												  "eventstore batch",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext saved = MemoryContextSwitchTo(context);
-	Runner		runner = {.name = name};
+	EsRunner	runner = {.name = name,.context = context,.parked = "@es_parked"};
 	EsRunResult result = ES_RUN_IDLE;
 	int64		position;
 
@@ -412,8 +413,8 @@ EsRunnerSettle(void)
 }
 
 /* 2D000 unless the procedure may commit. */
-static void
-require_nonatomic(FunctionCallInfo fcinfo, const char *name)
+void
+EsRequireNonatomic(FunctionCallInfo fcinfo, const char *name)
 {
 	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
 		castNode(CallContext, fcinfo->context)->atomic)
@@ -462,7 +463,7 @@ es_run_projections(PG_FUNCTION_ARGS)
 {
 	int64		max_batches = PG_INT64_MAX;
 
-	require_nonatomic(fcinfo, "es_run_projections()");
+	EsRequireNonatomic(fcinfo, "es_run_projections()");
 	if (!PG_ARGISNULL(0))
 		max_batches = PG_GETARG_INT32(0);
 	if (max_batches < 1)
@@ -494,7 +495,7 @@ read_event(EsProjection *projection, Relation event, int64 position)
 
 /* Try the event of a batch of one, unless it waits behind another. */
 static bool
-replay_single(Runner *runner, EsBatch *one)
+replay_single(EsRunner *runner, EsBatch *one)
 {
 	EsFailure	failure;
 
@@ -505,13 +506,13 @@ replay_single(Runner *runner, EsBatch *one)
 		return true;
 	EsBatchRewind(one);
 	(void) EsBatchNext(one);
-	park(runner, one->slot, &failure);
+	note_parked(runner, one->slot, &failure);
 	return false;
 }
 
 /* Try one parked event; true when it is parked no longer. */
 static bool
-replay_event(Runner *runner, Relation event, int64 position)
+replay_event(EsRunner *runner, Relation event, int64 position)
 {
 	EsQuery		query = {0};
 	EsBatch    *one = read_event(runner->projection, event, position);
@@ -533,7 +534,8 @@ replay_event(Runner *runner, Relation event, int64 position)
 Datum
 es_replay_parked(PG_FUNCTION_ARGS)
 {
-	Runner		runner = {.name = text_to_cstring(PG_GETARG_TEXT_PP(0))};
+	EsRunner	runner = {.name = text_to_cstring(PG_GETARG_TEXT_PP(0)),
+	.parked = "@es_parked",.context = CurrentMemoryContext};
 	EsQuery		query = {0};
 	Relation	event;
 	int64	   *positions;

@@ -61,6 +61,7 @@
 #include "compat.h"
 #include "log.h"
 #include "query.h"
+#include "rebuild.h"
 #include "runner.h"
 #include "stream.h"
 #include "wake.h"
@@ -453,6 +454,9 @@ take_post(void)
 	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 		leave(NOT_WANTED);
 	CacheInvalidateRelcacheByRelid(EsStoreGet()->gate);
+	CommitTransactionCommand();
+	StartTransactionCommand();
+	EsRebuildClearLeftovers();
 	CommitTransactionCommand();
 }
 

@@ -60,6 +60,7 @@ BEGIN
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
 			('reader', 'SELECT', 'es_stat_projection'),
+			('reader', 'SELECT', 'es_progress'),
 			('admin', 'SELECT', 'es_projection'),
 			('admin', 'SELECT', 'es_projection_handler'),
 			('admin', 'SELECT', 'es_parked'),
@@ -93,6 +94,8 @@ BEGIN
 				('admin', 'es_pause_projection'),
 				('admin', 'es_resume_projection'),
 				('admin', 'es_run_projections'),
+				('admin', 'es_rebuild_projection'),
+				('admin', 'es_project_at'),
 				('admin', 'es_replay_parked'),
 				('admin', 'es_start_worker'),
 				('admin', 'es_grant')
