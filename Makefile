@@ -30,7 +30,7 @@ DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
 REGRESS = catalog stream append read log guard check projection runner rebuild
-REGRESS_OPTS = --inputdir=$(top)/test
+REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))
 ISOLATION_OPTS = --inputdir=$(top)/test --outputdir=.

@@ -2,7 +2,7 @@
  * append.c: give new events their place and put them into the store.
  *
  * One append, in this order, and the order matters:
- *   1. the gate, then the stream's lock;
+ *   1. the stream's lock, then the gate;
  *   2. event ids that are already stored: a retry, answered and done;
  *   3. the version check: a loser fails here and burns no position;
  *   4. announce, draw positions (log.c says why);

@@ -236,7 +236,6 @@ EsDrawPosition(const EsStore *store)
 	EsPoint("before-draw");
 #if ES_BUG == 1
 	position = nextval_internal(store->position_seq, false);
-	EsPoint("after-draw");
 	EsAnnounce(store);
 #elif ES_BUG == 2
 	announce_newest(store);
@@ -316,11 +315,13 @@ lowest_announced(void)
 int64
 EsSettledNow(const EsStore *store, XLogRecPtr *lsn)
 {
-	int64		lowest = ES_BUG == 13 ? lowest_announced() : 0;
+	int64		lowest = ES_BUG == 13 ? lowest_announced() : PG_INT64_MAX;
 	int64		last = EsLastDrawn(store, lsn);
 
 	EsPoint("settled-between");
-	if (ES_BUG != 13)
+	if (ES_BUG == 13)
+		last = EsLastDrawn(store, lsn);
+	else
 		lowest = lowest_announced();
 	return Min(last, lowest);
 }

@@ -120,7 +120,7 @@ es_read_stream(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	read_stream(event, store, PG_GETARG_TEXT_PP(0), from_version, max_count,
 				backwards, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
-	table_close(event, AccessShareLock);
+	table_close(event, NoLock);	/* kept: the rows may point to its TOAST table */
 	return (Datum) 0;
 }
 
@@ -218,6 +218,6 @@ es_read_all(PG_FUNCTION_ARGS)
 	}
 	EsLogReaderEnd(reader);
 	PopActiveSnapshot();
-	table_close(event, AccessShareLock);
+	table_close(event, NoLock);	/* kept: the rows may point to its TOAST table */
 	return (Datum) 0;
 }

@@ -256,12 +256,15 @@ EsGateCloseGently(const EsStore *store)
 }
 
 /*
- * Enter the gate and lock the stream until the transaction, or the savepoint
+ * Lock the stream and enter the gate until the transaction, or the savepoint
  * in which this was called, ends.
  *
  * The lock's key is a hash of the name: two names that collide wait for each
  * other and nothing worse.  Must come before any position is drawn, or the
  * stream's version order could differ from its position order.
+ *
+ * The gate comes second.  An append that waits for a stream must not stand in
+ * the gate meanwhile: who holds the stream may want to close it.
  */
 void
 EsStreamLock(const EsStore *store, const text *stream_id)
@@ -287,12 +290,11 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 		return;
 	}
 
+	if (ES_BUG != 7 &&
+		LockAcquire(&tag, ExclusiveLock, false, false) != LOCKACQUIRE_ALREADY_HELD)
+		stream_locks++;
 	if (ES_BUG != 14)
 		LockRelationOid(store->gate, RowExclusiveLock);
-	if (ES_BUG == 7)
-		return;
-	if (LockAcquire(&tag, ExclusiveLock, false, false) != LOCKACQUIRE_ALREADY_HELD)
-		stream_locks++;
 }
 
 /* Read the stream's last event that the snapshot sees into the slot. */
