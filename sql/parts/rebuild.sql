@@ -26,7 +26,7 @@ CREATE VIEW es_progress AS
 		j.started_at, j.pid
 	FROM es_job j
 	JOIN pg_catalog.pg_stat_get_activity(NULL) a
-		ON a.pid = j.pid AND a.backend_start = j.backend_start;
+		ON a.pid = j.pid AND coalesce(a.backend_start = j.backend_start, true);
 COMMENT ON VIEW es_progress IS 'long work under way: phase, positions done and in total, speed and time left';
 GRANT SELECT ON es_progress TO pg_monitor;
 
