@@ -13,6 +13,7 @@
 EXTENSION = eventstore
 EXTVERSION = 0.1
 MODULE_big = eventstore
+HEADERS_eventstore = src/eventstore.h
 
 # Where the sources are: elsewhere, in a VPATH build.
 top := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
