@@ -15,6 +15,7 @@
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
+#include "utils/relcache.h"
 
 /* The local id of this backend's running top transaction; never reused. */
 static inline LocalTransactionId
@@ -72,6 +73,17 @@ EsLockIsHeld(const LOCKTAG *tag, LOCKMODE mode)
 #endif
 }
 
+/* The index of a relation's primary key. */
+static inline Oid
+EsPrimaryKey(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
 static inline bool
 EsOwnsRelation(Oid relid, Oid roleid)
 {
@@ -82,7 +94,7 @@ EsOwnsRelation(Oid relid, Oid roleid)
 #endif
 }
 
-/* Is this text well-formed JSON that jsonb would take?  Never throws. */
+/* Is this text well-formed JSON?  Throws only for one that is nested too deep. */
 static inline bool
 EsJsonIsValid(const char *text)
 {

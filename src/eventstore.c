@@ -8,8 +8,10 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "aggregate.h"
 #include "append.h"
 #include "catalog.h"
+#include "decider.h"
 #include "point.h"
 #include "projection.h"
 #include "runner.h"
@@ -31,6 +33,8 @@ _PG_init(void)
 	EsInlineInit();
 	EsRunnerInit();
 	EsWorkerInit();
+	EsAggregateInit();
+	EsDeciderInit();
 	EsPointInit();
 	MarkGUCPrefixReserved("eventstore");
 }

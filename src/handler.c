@@ -16,12 +16,14 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/analyze.h"
 #include "parser/parse_coerce.h"
 #include "parser/parse_collate.h"
@@ -438,10 +440,31 @@ analyze_expression(EsText *text, Oid type, int32 typmod)
 	return coerced;
 }
 
+static bool
+note_function(Oid function, void *expression)
+{
+	EsExpression *expr = expression;
+
+	if (function >= FirstNormalObjectId)
+		expr->functions = list_append_unique_oid(expr->functions, function);
+	return false;
+}
+
+/* Note the functions that users wrote, before any of them is inlined. */
+static bool
+note_functions(Node *node, void *expression)
+{
+	if (node == NULL)
+		return false;
+	(void) check_functions_in_node(node, note_function, expression);
+	return expression_tree_walker(node, note_functions, expression);
+}
+
 static void
 plan_expression(EsExpression *expression)
 {
 	ErrorContextCallback callback;
+	MemoryContext saved;
 	Node	   *expr;
 
 	callback.callback = point_into_text;
@@ -451,6 +474,11 @@ plan_expression(EsExpression *expression)
 	expr = analyze_expression(&expression->text, expression->type,
 							  expression->typmod);
 	error_context_stack = callback.previous;
+	saved = MemoryContextSwitchTo(expression->text.context);
+	expression->functions = NIL;
+	(void) note_functions(expr, expression);
+	MemoryContextSwitchTo(saved);
+	expression->is_immutable = !contain_mutable_functions(expr);
 	expression->cached = GetCachedExpression(expr);
 }
 

@@ -78,8 +78,8 @@ has_control_character(const char *name, int len)
 }
 
 /* 42602 or 42622 unless the name has 1 to max bytes and all are fit to print. */
-static void
-check_name(const text *name, int max, const char *what)
+void
+EsCheckName(const text *name, int max, const char *what)
 {
 	const char *data = VARDATA_ANY(name);
 	int			len = VARSIZE_ANY_EXHDR(name);
@@ -121,21 +121,21 @@ EsNameIsValid(const text *name, int max)
 void
 EsCheckStreamId(const text *stream_id)
 {
-	check_name(stream_id, ES_MAX_STREAM_ID, "stream id");
+	EsCheckName(stream_id, ES_MAX_STREAM_ID, "stream id");
 	check_not_reserved(stream_id, "stream id");
 }
 
 void
 EsCheckEventType(const text *event_type)
 {
-	check_name(event_type, ES_MAX_EVENT_TYPE, "event type");
+	EsCheckName(event_type, ES_MAX_EVENT_TYPE, "event type");
 	check_not_reserved(event_type, "event type");
 }
 
 void
 EsCheckTag(const text *tag)
 {
-	check_name(tag, ES_MAX_TAG, "tag");
+	EsCheckName(tag, ES_MAX_TAG, "tag");
 }
 
 /* Bytes of the category: all before the first "-". */
@@ -158,6 +158,14 @@ es_category(PG_FUNCTION_ARGS)
 
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(data,
 											  EsCategoryLength(data, VARSIZE_ANY_EXHDR(stream_id))));
+}
+
+/* Be counted among the appends that whoever closes the gate waits for. */
+void
+EsGateEnter(const EsStore *store)
+{
+	if (ES_BUG != 14)
+		LockRelationOid(store->gate, RowExclusiveLock);
 }
 
 /*
@@ -293,8 +301,7 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 	if (ES_BUG != 7 &&
 		LockAcquire(&tag, ExclusiveLock, false, false) != LOCKACQUIRE_ALREADY_HELD)
 		stream_locks++;
-	if (ES_BUG != 14)
-		LockRelationOid(store->gate, RowExclusiveLock);
+	EsGateEnter(store);
 }
 
 /* Read the stream's last event that the snapshot sees into the slot. */
@@ -340,6 +347,38 @@ EsStreamHeadRead(Relation event, Relation stream_key, text *stream_id,
 		head = head_of_slot(slot);
 	ExecDropSingleTupleTableSlot(slot);
 	return head;
+}
+
+/* The event of a version, as the snapshot sees it; false if there is none. */
+bool
+EsStreamEventRead(Relation event, text *stream_id, int64 version,
+				  Snapshot snapshot, EsEventKey *found)
+{
+	Relation	stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(event, NULL);
+	IndexScanDesc scan = EsIndexBeginScan(event, stream_key, snapshot, 2);
+	ScanKeyData keys[2];
+	bool		exists;
+	bool		isnull;
+
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ,
+						   PointerGetDatum(stream_id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(version));
+	index_rescan(scan, keys, 2, NULL, 0);
+	exists = index_getnext_slot(scan, ForwardScanDirection, slot);
+	if (exists)
+	{
+		found->recorded_at = DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT,
+															  &isnull));
+		found->event_id = *DatumGetUUIDP(slot_getattr(slot, ES_EVENT_EVENT_ID,
+													  &isnull));
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(stream_key, AccessShareLock);
+	return exists;
 }
 
 /* Did the event in the slot commit after this transaction's snapshot? */

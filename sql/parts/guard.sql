@@ -10,7 +10,9 @@ CREATE FUNCTION es_event_refuse() RETURNS trigger
 COMMENT ON FUNCTION es_event_refuse() IS
 	'refuses to change or remove events';
 
-CREATE TRIGGER es_event_insert BEFORE INSERT ON es_event
+-- Fires after all other BEFORE triggers, which go by name, so that none can
+-- change what it assigned.
+CREATE TRIGGER zz_es_event_insert BEFORE INSERT ON es_event
 	FOR EACH ROW EXECUTE FUNCTION es_event_insert();
 CREATE TRIGGER es_event_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON es_event
 	FOR EACH STATEMENT EXECUTE FUNCTION es_event_refuse();
@@ -18,7 +20,7 @@ CREATE TRIGGER es_event_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON es_event
 CREATE TRIGGER es_event_refuse_row BEFORE UPDATE OR DELETE ON es_event
 	FOR EACH ROW EXECUTE FUNCTION es_event_refuse();
 ALTER TABLE es_event
-	ENABLE ALWAYS TRIGGER es_event_insert,
+	ENABLE ALWAYS TRIGGER zz_es_event_insert,
 	ENABLE ALWAYS TRIGGER es_event_refuse,
 	ENABLE ALWAYS TRIGGER es_event_refuse_row;
 
@@ -46,6 +48,9 @@ BEGIN
 	IF role IS NULL THEN
 		RAISE 'argument "role" must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
+	IF level IS NULL THEN
+		RAISE 'argument "level" must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
 	IF given IS NULL THEN
 		RAISE 'invalid level "%"', level USING
 			ERRCODE = 'invalid_parameter_value',
@@ -65,7 +70,18 @@ BEGIN
 			('admin', 'SELECT', 'es_projection_handler'),
 			('admin', 'SELECT', 'es_parked'),
 			('writer', 'INSERT', 'es_event'),
-			('admin', 'INSERT, UPDATE', 'es_settled')
+			('admin', 'INSERT, UPDATE', 'es_settled'),
+			('reader', 'SELECT', 'es_aggregate'),
+			('reader', 'SELECT', 'es_evolver'),
+			('reader', 'SELECT', 'es_decider'),
+			('reader', 'SELECT', 'es_command'),
+			('reader', 'SELECT', 'es_snapshot'),
+			('reader', 'SELECT', 'es_snapshot_cursor'),
+			('admin', 'DELETE', 'es_snapshot'),
+			('admin', 'INSERT, UPDATE', 'es_snapshot_cursor'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_aggregate'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_evolver'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_decider')
 		) AS v(level, privileges, name)
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
@@ -82,9 +98,25 @@ BEGIN
 				('reader', 'es_settled_position'),
 				('reader', 'es_position_at'),
 				('reader', 'es_wait_for'),
+				('reader', 'es_state'),
+				('reader', 'es_history'),
 				('writer', 'es_append'),
 				('writer', 'es_append_batch'),
+				('reader', 'es_load_snapshot'),
+				('writer', 'es_save_snapshot'),
+				('writer', 'es_handle'),
+				('writer', 'es_decide_dry'),
+				('writer', 'es_test'),
+				('writer', 'es_test_done'),
 				('writer', 'es_last_position'),
+				('admin', 'es_create_aggregate'),
+				('admin', 'es_evolve'),
+				('admin', 'es_decide'),
+				('admin', 'es_take_snapshot'),
+				('admin', 'es_take_snapshots'),
+				('admin', 'es_drop_decider'),
+				('admin', 'es_drop_aggregate'),
+				('admin', 'es_drop_evolver'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
 				('admin', 'es_create_projection'),
