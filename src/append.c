@@ -24,8 +24,9 @@
 #include "commands/trigger.h"
 #include "common/int.h"
 #include "executor/executor.h"
+#include "executor/nodeModifyTable.h"
 #include "miscadmin.h"
-#include "port/pg_bswap.h"
+#include "rewrite/rewriteHandler.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -58,6 +59,7 @@ typedef struct Inserter
 	bool		has_triggers;	/* AFTER or statement triggers want firing */
 	bool		has_before;		/* BEFORE row triggers besides our own */
 	CommandId	cid;			/* stamps the rows */
+	ExprState **defaults;		/* by column, for those that users added */
 } Inserter;
 
 /* The setting eventstore.metadata, and the same parsed; NULL when empty. */
@@ -414,6 +416,7 @@ assign_place(Relation event, const EsStore *store, EsAppend *append)
 	index_close(stream_key, NoLock);
 	check_version(append, head.version);
 	assign_versions(append, head);
+	EsStreamHint(append->stream_id, append->events[append->nevents - 1].version);
 	assign_ids(append);
 	if (ES_BUG != 5)
 		draw_positions(store, append);
@@ -477,6 +480,31 @@ has_other_before_trigger(const TriggerDesc *triggers)
 	return count > 1;
 }
 
+/* The defaults of columns that users added to the table. */
+static ExprState **
+user_column_defaults(Relation event, EState *estate)
+{
+	TupleDesc	desc = RelationGetDescr(event);
+	ExprState **defaults;
+
+	if (desc->natts == ES_EVENT_NATTS)
+		return NULL;
+	defaults = MemoryContextAllocZero(estate->es_query_cxt,
+									  desc->natts * sizeof(ExprState *));
+	for (int i = ES_EVENT_NATTS; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Node	   *expr;
+
+		if (att->attisdropped || att->attgenerated != '\0')
+			continue;
+		expr = build_column_default(event, i + 1);
+		if (expr != NULL)
+			defaults[i] = ExecPrepareExpr((Expr *) expr, estate);
+	}
+	return defaults;
+}
+
 static void
 inserter_open(Inserter *inserter, Relation event)
 {
@@ -498,6 +526,7 @@ inserter_open(Inserter *inserter, Relation event)
 	inserter->estate->es_opened_result_relations =
 		lappend(NIL, inserter->target);
 	ExecOpenIndices(inserter->target, false);
+	inserter->defaults = user_column_defaults(event, inserter->estate);
 
 	triggers = inserter->target->ri_TrigDesc;	/* a copy, unlike the relcache's */
 	inserter->transition = NULL;
@@ -524,24 +553,39 @@ inserter_close(Inserter *inserter)
 		ExecASInsertTriggers(inserter->estate, inserter->target,
 							 inserter->transition);
 		AfterTriggerEndQuery(inserter->estate);
-		ExecCloseResultRelations(inserter->estate);
 	}
-	else
-		ExecCloseIndices(inserter->target);
+	ExecCloseResultRelations(inserter->estate);
 	ExecResetTupleTable(inserter->estate->es_tupleTable, false);
 	FreeExecutorState(inserter->estate);
 }
 
+/* Columns that users added: their defaults, or NULL. */
 static void
-fill_slot(TupleTableSlot *slot, const EsAppend *append, EsNewEvent *event)
+fill_user_columns(Inserter *inserter, TupleTableSlot *slot)
+{
+	ExprContext *econtext = GetPerTupleExprContext(inserter->estate);
+
+	for (int i = ES_EVENT_NATTS; i < slot->tts_tupleDescriptor->natts; i++)
+	{
+		slot->tts_isnull[i] = true;
+		if (inserter->defaults[i] != NULL)
+			slot->tts_values[i] = ExecEvalExprSwitchContext(inserter->defaults[i],
+															econtext,
+															&slot->tts_isnull[i]);
+	}
+}
+
+static void
+fill_slot(Inserter *inserter, TupleTableSlot *slot, const EsAppend *append,
+		  EsNewEvent *event)
 {
 	Datum	   *values = slot->tts_values;
 	bool	   *nulls = slot->tts_isnull;
 
 	ExecClearTuple(slot);
 	memset(nulls, false, ES_EVENT_NATTS * sizeof(bool));
-	for (int i = ES_EVENT_NATTS; i < slot->tts_tupleDescriptor->natts; i++)
-		nulls[i] = true;
+	if (inserter->defaults != NULL)
+		fill_user_columns(inserter, slot);
 	values[ES_EVENT_POSITION - 1] = Int64GetDatum(event->position);
 	values[ES_EVENT_VERSION - 1] = Int64GetDatum(event->version);
 	values[ES_EVENT_RECORDED_AT - 1] = TimestampTzGetDatum(append->recorded_at);
@@ -557,14 +601,39 @@ fill_slot(TupleTableSlot *slot, const EsAppend *append, EsNewEvent *event)
 	ExecStoreVirtualTuple(slot);
 }
 
-/* Fire BEFORE row triggers that users added; they cannot drop the event. */
+/* Did a trigger leave alone what the store assigned? */
+static bool
+place_is_unchanged(TupleTableSlot *slot, const EsAppend *append,
+				   const EsNewEvent *event)
+{
+	bool		nulls[5];
+	Datum		position = slot_getattr(slot, ES_EVENT_POSITION, &nulls[0]);
+	Datum		version = slot_getattr(slot, ES_EVENT_VERSION, &nulls[1]);
+	Datum		recorded_at = slot_getattr(slot, ES_EVENT_RECORDED_AT, &nulls[2]);
+	Datum		event_id = slot_getattr(slot, ES_EVENT_EVENT_ID, &nulls[3]);
+	Datum		stream_id = slot_getattr(slot, ES_EVENT_STREAM_ID, &nulls[4]);
+
+	return !nulls[0] && !nulls[1] && !nulls[2] && !nulls[3] && !nulls[4] &&
+		DatumGetInt64(position) == event->position &&
+		DatumGetInt64(version) == event->version &&
+		DatumGetTimestampTz(recorded_at) == append->recorded_at &&
+		memcmp(DatumGetUUIDP(event_id), &event->event_id, UUID_LEN) == 0 &&
+		DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, stream_id,
+											 PointerGetDatum(append->stream_id)));
+}
+
+/*
+ * Fire BEFORE row triggers that users added.  They may change what the event
+ * says, but neither drop it nor move it.
+ */
 static void
-fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
+fire_before_triggers(Inserter *inserter, TupleTableSlot *slot,
+					 const EsAppend *append, const EsNewEvent *event)
 {
 	int64		outer = assigned_position;	/* of the append we are called from */
 	bool		kept;
 
-	assigned_position = position;
+	assigned_position = event->position;
 	PG_TRY();
 	{
 		kept = ExecBRInsertTriggers(inserter->estate, inserter->target, slot);
@@ -580,6 +649,28 @@ fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
 				 errmsg("a trigger on \"%s\" dropped the event",
 						RelationGetRelationName(inserter->event)),
 				 errhint("Let the trigger raise an error to reject an append.")));
+	if (!place_is_unchanged(slot, append, event))
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("a trigger on \"%s\" changed what the store assigns",
+						RelationGetRelationName(inserter->event)),
+				 errdetail("Stream, version, position, id and time of an event are not for triggers to change.")));
+}
+
+/* Make the row to insert, triggers and generated columns included. */
+static void
+make_row(Inserter *inserter, TupleTableSlot *slot, const EsAppend *append,
+		 EsNewEvent *event)
+{
+	TupleConstr *constraints = RelationGetDescr(inserter->event)->constr;
+
+	fill_slot(inserter, slot, append, event);
+	if (inserter->has_before)
+		fire_before_triggers(inserter, slot, append, event);
+	if (constraints != NULL && constraints->has_generated_stored)
+		ExecComputeStoredGenerated(inserter->target, inserter->estate, slot,
+								   CMD_INSERT);
+	ExecConstraints(inserter->target, slot, inserter->estate);
 }
 
 /* Put the slots' rows into the heap, the indexes and the trigger queue. */
@@ -608,11 +699,11 @@ insert_events(Relation event, EsAppend *append)
 	Inserter	inserter;
 	TupleTableSlot *slots[ES_INSERT_CHUNK];
 	int			nslots = Min(append->nevents, ES_INSERT_CHUNK);
+	TupleDesc	desc = CreateTupleDescCopyConstr(RelationGetDescr(event));	/* not counted: no pin a slot */
 
 	inserter_open(&inserter, event);
 	for (int i = 0; i < nslots; i++)
-		slots[i] = ExecInitExtraTupleSlot(inserter.estate,
-										  RelationGetDescr(event),
+		slots[i] = ExecInitExtraTupleSlot(inserter.estate, desc,
 										  table_slot_callbacks(event));
 	for (int done = 0; done < append->nevents; done += nslots)
 	{
@@ -622,14 +713,7 @@ insert_events(Relation event, EsAppend *append)
 		nslots = Min(append->nevents - done, ES_INSERT_CHUNK);
 		saved = MemoryContextSwitchTo(GetPerTupleMemoryContext(inserter.estate));
 		for (int i = 0; i < nslots; i++)
-		{
-			EsNewEvent *new = &append->events[done + i];
-
-			fill_slot(slots[i], append, new);
-			if (inserter.has_before)
-				fire_before_triggers(&inserter, slots[i], new->position);
-			ExecConstraints(inserter.target, slots[i], inserter.estate);
-		}
+			make_row(&inserter, slots[i], append, &append->events[done + i]);
 		insert_slots(&inserter, slots, nslots);
 		MemoryContextSwitchTo(saved);
 		ResetPerTupleExprContext(inserter.estate);
@@ -804,9 +888,13 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 		events[i].metadata =
 			EsMergeMetadata(metadata == NULL || metadata_nulls[i] ? NULL :
 							DatumGetJsonbP(metadata[i]));
-		events[i].has_id = ids != NULL && !id_nulls[i];
-		if (events[i].has_id)
+		events[i].has_id = ids != NULL;
+		if (ids != NULL)
+		{
+			/* a batch of which only some have ids could never be repeated */
+			reject_null_element(id_nulls[i], "event_ids", i);
 			events[i].event_id = *DatumGetUUIDP(ids[i]);
+		}
 	}
 	*nevents = n;
 	return events;

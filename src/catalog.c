@@ -201,11 +201,11 @@ EsCheckPrivilege(Relation event, AclMode mode)
 }
 
 /*
- * Is the table fed by a subscription of this database?  If so, which one, and
- * has its first copy ended?
+ * Is the table fed by a subscription of this database, as the snapshot sees it
+ * (NULL: as of now)?  If so, which one, and has its first copy ended?
  */
 static bool
-find_subscription(Oid relid, Oid *subscription, bool *ready)
+find_subscription(Oid relid, Snapshot snapshot, Oid *subscription, bool *ready)
 {
 	Relation	rel = table_open(SubscriptionRelRelationId, AccessShareLock);
 	SysScanDesc scan;
@@ -215,7 +215,7 @@ find_subscription(Oid relid, Oid *subscription, bool *ready)
 	ScanKeyInit(&key, Anum_pg_subscription_rel_srrelid, BTEqualStrategyNumber,
 				F_OIDEQ, ObjectIdGetDatum(relid));
 	scan = systable_beginscan(rel, SubscriptionRelSrrelidSrsubidIndexId, true,
-							  NULL, 1, &key);
+							  snapshot, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -240,25 +240,26 @@ EsFollowsOrigin(const EsStore *store)
 	bool		ready;
 
 	return RecoveryInProgress() ||
-		find_subscription(store->event, &subscription, &ready);
+		find_subscription(store->event, NULL, &subscription, &ready);
 }
 
 /*
  * May es_settled be believed?  On a logical replica only when the same
  * subscription feeds both tables and is past their first copies, which are
- * taken at different moments.
+ * taken at different moments.  The reader's snapshot must see that, too, or
+ * it may be missing events that came after the copy.
  */
 static bool
-settled_is_in_step(const EsStore *store)
+settled_is_in_step(const EsStore *store, Snapshot snapshot)
 {
 	Oid			of_events;
 	Oid			of_settled;
 	bool		events_ready;
 	bool		settled_ready;
 
-	if (!find_subscription(store->event, &of_events, &events_ready))
+	if (!find_subscription(store->event, snapshot, &of_events, &events_ready))
 		return true;
-	return find_subscription(store->settled, &of_settled, &settled_ready) &&
+	return find_subscription(store->settled, snapshot, &of_settled, &settled_ready) &&
 		of_events == of_settled && events_ready && settled_ready;
 }
 
@@ -277,7 +278,7 @@ EsSettledRead(Snapshot snapshot)
 	AttrNumber	attno = get_attnum(known->settled, "position");
 	int64		position = 0;
 
-	if (!settled_is_in_step(known))
+	if (!settled_is_in_step(known, snapshot))
 		return 0;
 	rel = table_open(known->settled, AccessShareLock);
 	scan = table_beginscan(rel, snapshot, 0, NULL);

@@ -24,7 +24,9 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -98,6 +100,19 @@ same_rows(RowSet a, RowSet b)
 	return a.count == b.count && a.sum == b.sum;
 }
 
+static bool
+is_well_formed(TupleTableSlot *slot)
+{
+	bool		isnull;
+	text	   *stream_id = DatumGetTextPP(slot_getattr(slot, ES_EVENT_STREAM_ID, &isnull));
+	text	   *event_type = DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE, &isnull));
+	Datum		metadata = slot_getattr(slot, ES_EVENT_METADATA, &isnull);
+
+	return EsNameIsValid(stream_id, ES_MAX_STREAM_ID) &&
+		EsNameIsValid(event_type, ES_MAX_EVENT_TYPE) &&
+		(isnull || JB_ROOT_IS_OBJECT(DatumGetJsonbP(metadata)));
+}
+
 /* Walk the heap; count rows whose names or metadata no append lets through. */
 static RowSet
 walk_heap(Relation event, Snapshot snapshot, int64 *malformed)
@@ -105,21 +120,21 @@ walk_heap(Relation event, Snapshot snapshot, int64 *malformed)
 	TableScanDesc scan = table_beginscan(event, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(event, NULL);
 	RowSet		set = {0, 0};
+	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext,
+												  "es_check row",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext saved = MemoryContextSwitchTo(per_row);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		bool		isnull;
-		text	   *stream_id;
-		text	   *event_type;
-
 		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(per_row);
 		add_row(&set, &slot->tts_tid);
-		stream_id = DatumGetTextPP(slot_getattr(slot, ES_EVENT_STREAM_ID, &isnull));
-		event_type = DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE, &isnull));
-		if (!EsNameIsValid(stream_id, ES_MAX_STREAM_ID) ||
-			!EsNameIsValid(event_type, ES_MAX_EVENT_TYPE))
+		if (!is_well_formed(slot))
 			(*malformed)++;
 	}
+	MemoryContextSwitchTo(saved);
+	MemoryContextDelete(per_row);
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
 	return set;
@@ -266,36 +281,46 @@ check_events(CheckResult *result, const EsStore *store, Relation event)
 		   same_rows(heap, by_id),
 		   "rows in the table " INT64_FORMAT ", by position " INT64_FORMAT ", by event id " INT64_FORMAT ", by stream " INT64_FORMAT,
 		   heap.count, by_position.count, by_id.count, by_stream.count);
-	report(result, "names", malformed == 0, INT64_FORMAT " malformed", malformed);
+	report(result, "content", malformed == 0, INT64_FORMAT " malformed", malformed);
 }
 
-/* Is the trigger there, enabled always, and calling its function? */
+/* Is the trigger there, enabled always, and calling the store's function? */
 static bool
-trigger_is_armed(Relation event, const char *name)
+trigger_is_armed(Relation event, Oid schema, const char *name,
+				 const char *function)
 {
 	TriggerDesc *triggers = event->trigdesc;
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-		if (strcmp(triggers->triggers[i].tgname, name) == 0)
-			return triggers->triggers[i].tgenabled == TRIGGER_FIRES_ALWAYS;
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+
+		if (strcmp(trigger->tgname, name) == 0)
+			return trigger->tgenabled == TRIGGER_FIRES_ALWAYS &&
+				get_func_namespace(trigger->tgfoid) == schema &&
+				strcmp(get_func_name(trigger->tgfoid), function) == 0;
+	}
 	return false;
 }
 
 static void
-check_triggers(CheckResult *result, Relation event)
+check_triggers(CheckResult *result, const EsStore *store, Relation event)
 {
-	static const char *const names[] = {
-		"es_event_insert", "es_event_refuse", "es_event_refuse_row"
+	static const char *const triggers[][2] = {
+		{"zz_es_event_insert", "es_event_insert"},
+		{"es_event_refuse", "es_event_refuse"},
+		{"es_event_refuse_row", "es_event_refuse"}
 	};
 
-	for (size_t i = 0; i < lengthof(names); i++)
-		if (!trigger_is_armed(event, names[i]))
+	for (size_t i = 0; i < lengthof(triggers); i++)
+		if (!trigger_is_armed(event, store->schema, triggers[i][0], triggers[i][1]))
 		{
 			report(result, "triggers", false,
-				   "trigger \"%s\" is missing or not enabled always", names[i]);
+				   "trigger \"%s\" is missing, not enabled always or not the store's",
+				   triggers[i][0]);
 			return;
 		}
-	report(result, "triggers", true, "%d enabled always", (int) lengthof(names));
+	report(result, "triggers", true, "%d enabled always", (int) lengthof(triggers));
 }
 
 static void
@@ -386,7 +411,7 @@ es_check(PG_FUNCTION_ARGS)
 	result.desc = rsinfo->setDesc;
 
 	check_events(&result, store, event);
-	check_triggers(&result, event);
+	check_triggers(&result, store, event);
 	check_relations(&result, store);
 	check_definitions(&result, store);
 	table_close(event, AccessShareLock);

@@ -94,7 +94,7 @@ EsOwnsRelation(Oid relid, Oid roleid)
 #endif
 }
 
-/* Is this text well-formed JSON that jsonb would take?  Never throws. */
+/* Is this text well-formed JSON?  Throws only for one that is nested too deep. */
 static inline bool
 EsJsonIsValid(const char *text)
 {

@@ -245,8 +245,9 @@ EsPassPosition(const EsStore *store, int64 position)
 	EsAnnounce(store);
 	if (position <= announced_bound)
 	{
-		lock_announcement(position - 1);
-		announced_bound = position - 1;
+		/* whatever else is to come; one lock for all of them */
+		announced_bound = 0;
+		lock_announcement(announced_bound);
 	}
 	last = EsLastDrawn(store, NULL);
 	if (position - last > ES_SEQUENCE_JUMP)
@@ -259,6 +260,7 @@ EsPassPosition(const EsStore *store, int64 position)
 								Int64GetDatum(position));
 		return;
 	}
+	EsGateEnter(store);
 	while (last < position)
 		last = nextval_internal(store->position_seq, false);
 }

@@ -32,6 +32,9 @@
 #include "point.h"
 #include "stream.h"
 
+/* How often a stream's lock is asked for before this session queues for it. */
+#define ES_LOCK_TRIES 40
+
 /* Streams one transaction locks singly before it takes the gate for all. */
 static int	max_stream_locks = 64;
 
@@ -43,6 +46,19 @@ static int	max_stream_locks = 64;
 static LocalTransactionId counted_lxid = InvalidLocalTransactionId;
 static int	stream_locks = 0;
 static LocalTransactionId gate_lxid = InvalidLocalTransactionId;
+
+/*
+ * The version this session last gave to streams it appended to, by the hash
+ * of the name.  Only a place to look from: a probe that starts there need not
+ * step over all the stream's older entries on the leaf page.  A wrong one (a
+ * rollback, two names with one hash) finds nothing and costs a second probe.
+ */
+#define ES_HINTS 1024
+static struct
+{
+	uint64		hash;			/* of the stream's name */
+	int64		version;		/* 0: nothing known */
+}			hints[ES_HINTS];
 
 PG_FUNCTION_INFO_V1(es_category);
 PG_FUNCTION_INFO_V1(es_stream_version);
@@ -160,6 +176,21 @@ es_category(PG_FUNCTION_ARGS)
 											  EsCategoryLength(data, VARSIZE_ANY_EXHDR(stream_id))));
 }
 
+/* Be counted among the appends that whoever closes the gate waits for. */
+void
+EsGateEnter(const EsStore *store)
+{
+	if (ES_BUG != 14)
+		LockRelationOid(store->gate, RowExclusiveLock);
+}
+
+static uint64
+name_hash(const text *stream_id)
+{
+	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(stream_id),
+							   VARSIZE_ANY_EXHDR(stream_id), 0);
+}
+
 /*
  * Lock out every other append until this transaction ends.  The lock belongs
  * to the top transaction, so that rolling back to a savepoint cannot leave
@@ -181,6 +212,29 @@ EsGateClose(const EsStore *store)
 	}
 	PG_END_TRY();
 	gate_lxid = EsCurrentLxid();
+}
+
+/*
+ * Take a stream's lock.
+ *
+ * On a hot stream each release would hand the lock to the sleeper at the head
+ * of the queue, and nothing is done until that one has been woken: a convoy
+ * that runs at a third of the speed.  So ask again for some milliseconds
+ * before joining the queue: whoever runs when the lock falls free takes it.
+ */
+static LockAcquireResult
+acquire_stream_lock(const LOCKTAG *tag)
+{
+	for (int i = 0; i < ES_LOCK_TRIES; i++)
+	{
+		LockAcquireResult result = LockAcquire(tag, ExclusiveLock, false, true);
+
+		if (result != LOCKACQUIRE_NOT_AVAIL)
+			return result;
+		pg_usleep(1);			/* the timer's slack makes it about 50 us */
+		CHECK_FOR_INTERRUPTS();
+	}
+	return LockAcquire(tag, ExclusiveLock, false, false);
 }
 
 /*
@@ -208,8 +262,7 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 		counted_lxid = lxid;
 		stream_locks = 0;
 	}
-	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(stream_id),
-							   VARSIZE_ANY_EXHDR(stream_id), 0);
+	hash = name_hash(stream_id);
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
 						 (uint32) hash, ES_LOCK_STREAM);
 	if (stream_locks >= max_stream_locks && !EsLockIsHeld(&tag, ExclusiveLock))
@@ -219,29 +272,56 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 	}
 
 	if (ES_BUG != 7 &&
-		LockAcquire(&tag, ExclusiveLock, false, false) != LOCKACQUIRE_ALREADY_HELD)
+		acquire_stream_lock(&tag) != LOCKACQUIRE_ALREADY_HELD)
 		stream_locks++;
-	if (ES_BUG != 14)
-		LockRelationOid(store->gate, RowExclusiveLock);
+	EsGateEnter(store);
 }
 
-/* Read the stream's last event that the snapshot sees into the slot. */
+/*
+ * Read the stream's last event that the snapshot sees into the slot, if its
+ * version is at least from.
+ */
 static bool
-last_event(Relation event, Relation stream_key, text *stream_id,
+last_event(Relation event, Relation stream_key, text *stream_id, int64 from,
 		   Snapshot snapshot, TupleTableSlot *slot)
 {
 	IndexScanDesc scan;
-	ScanKeyData key;
+	ScanKeyData keys[2];
+	int			nkeys = from > 0 ? 2 : 1;
 	bool		found;
 
-	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ,
 						   PointerGetDatum(stream_id));
-	scan = EsIndexBeginScan(event, stream_key, snapshot, 1);
-	index_rescan(scan, &key, 1, NULL, 0);
+	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(from));
+	scan = EsIndexBeginScan(event, stream_key, snapshot, nkeys);
+	index_rescan(scan, keys, nkeys, NULL, 0);
 	found = index_getnext_slot(scan, BackwardScanDirection, slot);
 	index_endscan(scan);
 	return found;
+}
+
+/* The same from the version on that this session knows of. */
+static bool
+last_event_hinted(Relation event, Relation stream_key, text *stream_id,
+				  Snapshot snapshot, TupleTableSlot *slot)
+{
+	uint64		hash = name_hash(stream_id);
+	int64		from = hints[hash % ES_HINTS].hash == hash ? hints[hash % ES_HINTS].version : 0;
+
+	return (from > 0 && last_event(event, stream_key, stream_id, from, snapshot, slot)) ||
+		last_event(event, stream_key, stream_id, 0, snapshot, slot);
+}
+
+/* Remember where the stream will be found. */
+void
+EsStreamHint(const text *stream_id, int64 version)
+{
+	uint64		hash = name_hash(stream_id);
+
+	hints[hash % ES_HINTS].hash = hash;
+	hints[hash % ES_HINTS].version = version;
 }
 
 static EsStreamHead
@@ -264,7 +344,7 @@ EsStreamHeadRead(Relation event, Relation stream_key, text *stream_id,
 	TupleTableSlot *slot = table_slot_create(event, NULL);
 	EsStreamHead head = {0, 0};
 
-	if (last_event(event, stream_key, stream_id, snapshot, slot))
+	if (last_event(event, stream_key, stream_id, 0, snapshot, slot))
 		head = head_of_slot(slot);
 	ExecDropSingleTupleTableSlot(slot);
 	return head;
@@ -332,8 +412,8 @@ EsStreamHeadForAppend(Relation event, Relation stream_key, text *stream_id)
 	TupleTableSlot *slot = table_slot_create(event, NULL);
 	EsStreamHead head = {0, 0};
 
-	if (last_event(event, stream_key, stream_id,
-				   ES_BUG == 9 ? GetActiveSnapshot() : SnapshotSelf, slot))
+	if (last_event_hinted(event, stream_key, stream_id,
+						  ES_BUG == 9 ? GetActiveSnapshot() : SnapshotSelf, slot))
 	{
 		head = head_of_slot(slot);
 		if (ES_BUG != 10 && is_after_xact_snapshot(event, slot))

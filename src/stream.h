@@ -47,12 +47,14 @@ extern void EsCheckStreamId(const text *stream_id);
 extern void EsCheckEventType(const text *event_type);
 extern void EsCheckTag(const text *tag);
 extern int	EsCategoryLength(const char *stream_id, int len);
+extern void EsGateEnter(const EsStore *store);
 extern void EsGateClose(const EsStore *store);
 extern void EsStreamLock(const EsStore *store, const text *stream_id);
 extern EsStreamHead EsStreamHeadRead(Relation event, Relation stream_key,
 									 text *stream_id, Snapshot snapshot);
 extern bool EsStreamEventRead(Relation event, text *stream_id, int64 version,
 							  Snapshot snapshot, EsEventKey *found);
+extern void EsStreamHint(const text *stream_id, int64 version);
 extern EsStreamHead EsStreamHeadForAppend(Relation event, Relation stream_key,
 										  text *stream_id);
 

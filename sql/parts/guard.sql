@@ -10,7 +10,9 @@ CREATE FUNCTION es_event_refuse() RETURNS trigger
 COMMENT ON FUNCTION es_event_refuse() IS
 	'refuses to change or remove events';
 
-CREATE TRIGGER es_event_insert BEFORE INSERT ON es_event
+-- Fires after all other BEFORE triggers, which go by name, so that none can
+-- change what it assigned.
+CREATE TRIGGER zz_es_event_insert BEFORE INSERT ON es_event
 	FOR EACH ROW EXECUTE FUNCTION es_event_insert();
 CREATE TRIGGER es_event_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON es_event
 	FOR EACH STATEMENT EXECUTE FUNCTION es_event_refuse();
@@ -18,7 +20,7 @@ CREATE TRIGGER es_event_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON es_event
 CREATE TRIGGER es_event_refuse_row BEFORE UPDATE OR DELETE ON es_event
 	FOR EACH ROW EXECUTE FUNCTION es_event_refuse();
 ALTER TABLE es_event
-	ENABLE ALWAYS TRIGGER es_event_insert,
+	ENABLE ALWAYS TRIGGER zz_es_event_insert,
 	ENABLE ALWAYS TRIGGER es_event_refuse,
 	ENABLE ALWAYS TRIGGER es_event_refuse_row;
 
@@ -45,6 +47,9 @@ DECLARE
 BEGIN
 	IF role IS NULL THEN
 		RAISE 'argument "role" must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	IF level IS NULL THEN
+		RAISE 'argument "level" must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	IF given IS NULL THEN
 		RAISE 'invalid level "%"', level USING

@@ -44,7 +44,7 @@ SELECT try(format('SELECT es_append(''t-1'', ''A'', ''{}'', tags => %L)', t)) FR
 	(ARRAY(SELECT n::text FROM generate_series(1, 64) n)), (ARRAY(SELECT n::text FROM generate_series(1, 65) n)), (ARRAY(SELECT (n % 64)::text FROM generate_series(1, 999) n))) v(t);
 
 -- Batches.
-SELECT es_append_batch('b-1', '{A,B,C}', '{"{}","[]","1"}', 0, ARRAY['{"a": 1}', NULL, '{}']::jsonb[], ARRAY[id(11), NULL, id(13)]);
+SELECT es_append_batch('b-1', '{A,B,C}', '{"{}","[]","1"}', 0, ARRAY['{"a": 1}', NULL, '{}']::jsonb[], ARRAY[id(11), id(12), id(13)]);
 SELECT version, event_type, data, metadata, event_id = id(10 + version::int) AS given, position = es_last_position() AS last FROM es_read_stream('b-1');
 SELECT n, try('SELECT es_append_batch(' || call || ')') FROM (VALUES
 	(1, '''b-1'', ''{}'', ''{}'''), (2, '''b-1'', ''{A,B}'', ''{1}'''), (3, '''b-1'', ''{A}'', ''{1,2}'''),

@@ -69,7 +69,7 @@ ROLLBACK;
 
 -- Triggers disabled, or enabled for the origin only, or missing.
 BEGIN;
-ALTER TABLE es_event DISABLE TRIGGER es_event_insert;
+ALTER TABLE es_event DISABLE TRIGGER zz_es_event_insert;
 SELECT * FROM broken();
 ROLLBACK;
 BEGIN;

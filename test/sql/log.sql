@@ -7,7 +7,7 @@ SELECT singleton, epoch, position, store_id IS NOT NULL AS id, written_at <= clo
 
 -- The last position is this session's: of an append, of a retry, of INSERT.
 SELECT es_append('s-1', 'A', '{}'), es_last_position();
-SELECT es_append_batch('s-1', '{A,B,C}', '{1,2,3}', event_ids => ARRAY['00000000-0000-4000-8000-000000000001', NULL, NULL]::uuid[]), es_last_position();
+SELECT es_append_batch('s-1', '{A,B,C}', '{1,2,3}', event_ids => ARRAY['00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002', '00000000-0000-4000-8000-000000000003']::uuid[]), es_last_position();
 SELECT es_append('s-1', 'A', '1', event_id => '00000000-0000-4000-8000-000000000001'), es_last_position();
 INSERT INTO es_event (stream_id, event_type, data) VALUES ('s-1', 'D', '{}'), ('s-2', 'A', '{}');
 SELECT es_last_position();
