@@ -883,14 +883,9 @@ check_state_type(Oid type)
 				 errmsg("a state cannot be of type %s", format_type_be(type))));
 }
 
-/*
- * es_create_aggregate(name text, category text, initial_state text,
- *					   state_type regtype, snapshot_every int,
- *					   snapshot_interval interval, or_replace boolean,
- *					   if_not_exists boolean) → void
- */
-Datum
-es_create_aggregate(PG_FUNCTION_ARGS)
+/* Insert or update the row; the arguments are those of es_create_aggregate. */
+static void
+write_aggregate(FunctionCallInfo fcinfo, bool exists)
 {
 	static const char *const insert =
 	"INSERT INTO %s.es_aggregate (name, category, initial_state, state_type,"
@@ -904,24 +899,6 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 	INTERVALOID, REGROLEOID, TEXTOID};
 	Datum		values[8];
 	char		nulls[] = "        ";
-	bool		or_replace = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6);
-	bool		if_not_exists = !PG_ARGISNULL(7) && PG_GETARG_BOOL(7);
-	char	   *name;
-	bool		exists;
-
-	EsRequireArgument(fcinfo, 0, "name");
-	EsRequireArgument(fcinfo, 3, "state_type");
-	EsCheckName(PG_GETARG_TEXT_PP(0), ES_MAX_AGGREGATE, "aggregate name");
-	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	check_state_type(PG_GETARG_OID(3));
-	if (!PG_ARGISNULL(4) && PG_GETARG_INT32(4) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" must be positive", "snapshot_every"),
-				 errhint("Use NULL to take no snapshots by number.")));
-	exists = aggregate_exists(name, or_replace, if_not_exists);
-	if (exists && !or_replace)
-		PG_RETURN_VOID();
 
 	for (int i = 0; i < 6; i++)
 	{
@@ -933,11 +910,41 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 		values[1] = values[0];
 		nulls[1] = ' ';
 	}
-	else
-		EsCheckName(PG_GETARG_TEXT_PP(1), ES_MAX_STREAM_ID, "category");
 	values[6] = ObjectIdGetDatum(GetUserId());
 	values[7] = CStringGetTextDatum(EsCurrentSearchPath());
 	EsCatalogWrite(exists ? update : insert, exists ? 6 : 8, types, values, nulls);
+}
+
+/*
+ * es_create_aggregate(name text, category text, initial_state text,
+ *					   state_type regtype, snapshot_every int,
+ *					   snapshot_interval interval, or_replace boolean,
+ *					   if_not_exists boolean) → void
+ */
+Datum
+es_create_aggregate(PG_FUNCTION_ARGS)
+{
+	bool		or_replace = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6);
+	bool		if_not_exists = !PG_ARGISNULL(7) && PG_GETARG_BOOL(7);
+	char	   *name;
+	bool		exists;
+
+	EsRequireArgument(fcinfo, 0, "name");
+	EsRequireArgument(fcinfo, 3, "state_type");
+	EsCheckName(PG_GETARG_TEXT_PP(0), ES_MAX_AGGREGATE, "aggregate name");
+	if (!PG_ARGISNULL(1))
+		EsCheckName(PG_GETARG_TEXT_PP(1), ES_MAX_STREAM_ID, "category");
+	check_state_type(PG_GETARG_OID(3));
+	if (!PG_ARGISNULL(4) && PG_GETARG_INT32(4) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must be positive", "snapshot_every"),
+				 errhint("Use NULL to take no snapshots by number.")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	exists = aggregate_exists(name, or_replace, if_not_exists);
+	if (exists && !or_replace)
+		PG_RETURN_VOID();
+	write_aggregate(fcinfo, exists);
 	EsAggregateCheck(name);
 	PG_RETURN_VOID();
 }

@@ -57,8 +57,8 @@ enum
 	SNAPSHOT_NATTS = SNAPSHOT_STATE_TEXT
 };
 
-/* Snapshots in one transaction, each of which holds a lock. */
-#define ES_MAX_TAKEN 1000
+/* Streams looked at in one call: each snapshot holds a lock to commit. */
+#define ES_MAX_STREAMS 1000
 
 /* A snapshot to write. */
 typedef struct NewSnapshot
@@ -351,6 +351,28 @@ thin_out(Relation rel, int64 version, OldSnapshot *old, int nold)
 	}
 }
 
+/* What make_room collects. */
+typedef struct OldSnapshots
+{
+	int			count;
+	int			size;
+	OldSnapshot *snapshots;		/* newest first */
+} OldSnapshots;
+
+static void
+collect(OldSnapshots *old, int64 version, ItemPointer tid)
+{
+	if (old->count == old->size)
+	{
+		old->size = old->size == 0 ? 32 : old->size * 2;
+		old->snapshots = old->snapshots == NULL ?
+			palloc(old->size * sizeof(OldSnapshot)) :
+			repalloc(old->snapshots, old->size * sizeof(OldSnapshot));
+	}
+	old->snapshots[old->count].version = version;
+	old->snapshots[old->count++].tid = *tid;
+}
+
 /*
  * Delete the snapshots that the new one makes superfluous.  False if it is
  * superfluous itself, because there is one at its version or later; replace
@@ -360,9 +382,7 @@ static bool
 make_room(const NewSnapshot *new, bool replace)
 {
 	SnapshotScan scan;
-	OldSnapshot *old = NULL;
-	int			nold = 0;
-	int			size = 0;
+	OldSnapshots old = {0};
 	bool		superfluous = false;
 
 	scan_begin(&scan, RowExclusiveLock, new->stream_id, new->aggregate,
@@ -374,22 +394,13 @@ make_room(const NewSnapshot *new, bool replace)
 		if (!has_definition(scan.slot, new->definition) ||
 			(version == new->version && replace))
 			delete_snapshot(scan.rel, &scan.slot->tts_tid);
-		else if (version >= new->version)
-			superfluous = !replace;
+		else if (version < new->version)
+			collect(&old, version, &scan.slot->tts_tid);
 		else
-		{
-			if (nold == size)
-			{
-				size = size == 0 ? 32 : size * 2;
-				old = old == NULL ? palloc(size * sizeof(OldSnapshot)) :
-					repalloc(old, size * sizeof(OldSnapshot));
-			}
-			old[nold].version = version;
-			old[nold++].tid = scan.slot->tts_tid;
-		}
+			superfluous = !replace;
 	}
 	if (!superfluous)
-		thin_out(scan.rel, new->version, old, nold);
+		thin_out(scan.rel, new->version, old.snapshots, old.count);
 	scan_end(&scan);
 	return !superfluous;
 }
@@ -526,7 +537,8 @@ move_cursor(int64 position)
 
 /*
  * The streams that have events behind *position, each once, in the order of
- * their first; *position becomes where the search ended.
+ * their first; *position becomes where the search ended.  Not more than so
+ * many, or the lock table might overflow.
  */
 static List *
 streams_with_events(Relation event, int64 max_events, int64 *position)
@@ -541,7 +553,8 @@ streams_with_events(Relation event, int64 max_events, int64 *position)
 
 	PushActiveSnapshot(EsLogSnapshot());
 	reader = EsLogReaderBegin(event, EsStoreGet(), GetActiveSnapshot(), *position);
-	for (int64 n = 0; n < max_events && (slot = EsLogReaderNext(reader)) != NULL; n++)
+	for (int64 n = 0; n < max_events && list_length(streams) < ES_MAX_STREAMS &&
+		 (slot = EsLogReaderNext(reader)) != NULL; n++)
 	{
 		text	   *stream_id = DatumGetTextPP(column(slot, ES_EVENT_STREAM_ID));
 		uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(stream_id),
@@ -583,31 +596,47 @@ take_due(Relation event, List *streams)
 }
 
 /*
+ * Take the snapshots that are due for the streams with events behind the
+ * place where the last call ended; at most so many events a call.  Answers
+ * how many were taken.  Where another session is at it, there is nothing to
+ * do.  The caller may read es_event and write es_snapshot_cursor.
+ */
+int64
+EsSnapshotTakeDue(Relation event, int64 max_events)
+{
+	const EsStore *store = EsStoreGet();
+	int64		position = 0;
+	int64		before;
+	int64		taken;
+
+	if (!ConditionalLockRelationOid(store->snapshot_cursor, ShareRowExclusiveLock))
+		return 0;
+	EsCatalogScan(store->snapshot_cursor, 1, NULL, visit_cursor, &position);
+	before = position;
+	taken = take_due(event, streams_with_events(event, max_events, &position));
+	if (position != before)
+		move_cursor(position);
+	return taken;
+}
+
+/*
  * es_take_snapshots(max_events bigint) → bigint
  */
 Datum
 es_take_snapshots(PG_FUNCTION_ARGS)
 {
-	const EsStore *store = EsStoreGet();
-	int64		max_events;
-	int64		position = 0;
-	int64		before;
-	int64		taken;
 	Relation	event;
+	int64		taken;
 
 	PreventCommandIfReadOnly("es_take_snapshots()");
 	PreventCommandIfParallelMode("es_take_snapshots()");
 	EsRequireArgument(fcinfo, 0, "max_events");
-	max_events = Min(PG_GETARG_INT64(0), ES_MAX_TAKEN * INT64CONST(100));
+	if (PG_GETARG_INT64(0) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not be negative", "max_events")));
 	event = open_event(ACL_SELECT);
-	if (!ConditionalLockRelationOid(store->snapshot_cursor, ShareRowExclusiveLock))
-		PG_RETURN_INT64(0);
-	EsCatalogScan(store->snapshot_cursor, 1, NULL,
-				  visit_cursor, &position);
-	before = position;
-	taken = take_due(event, streams_with_events(event, max_events, &position));
-	if (position != before)
-		move_cursor(position);
+	taken = EsSnapshotTakeDue(event, PG_GETARG_INT64(0));
 	table_close(event, AccessShareLock);
 	PG_RETURN_INT64(taken);
 }

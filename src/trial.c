@@ -340,6 +340,16 @@ wanted_text(Jsonb *events, const char *error)
 	return JsonbToCString(NULL, &events->root, VARSIZE(events));
 }
 
+/* TAP goes by lines. */
+static char *
+in_one_line(char *text)
+{
+	for (char *c = text; *c != '\0'; c++)
+		if (*c == '\n' || *c == '\r')
+			*c = ' ';
+	return text;
+}
+
 static void
 put_text(ReturnSetInfo *result, const char *text)
 {
@@ -400,6 +410,24 @@ tap_line(bool passed, const char *description)
 	return psprintf("%sok %d - %s", passed ? "" : "not ", tests_run, description);
 }
 
+/* What es_test is to try, from its arguments. */
+static Trial
+trial_arguments(FunctionCallInfo fcinfo)
+{
+	static const char *const names[] = {"aggregate", "given", "command_type", "command"};
+	Trial		trial = {0};
+
+	for (int i = 0; i < (int) lengthof(names); i++)
+		EsRequireArgument(fcinfo, i, names[i]);
+	trial.aggregate = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	trial.stream_id = cstring_to_text(psprintf("%s-test", trial.aggregate));
+	trial.given = PG_GETARG_JSONB_P(1);
+	(void) events_of_json(trial.given, "given");
+	trial.command_type = PG_GETARG_TEXT_PP(2);
+	trial.command = PG_GETARG_JSONB_P(3);
+	return trial;
+}
+
 /*
  * es_test(aggregate text, given jsonb, command_type text, command jsonb,
  *		   then_events jsonb, then_error text, description text) → SETOF text
@@ -407,46 +435,32 @@ tap_line(bool passed, const char *description)
 Datum
 es_test(PG_FUNCTION_ARGS)
 {
-	static const char *const names[] = {"aggregate", "given", "command_type", "command"};
-	Trial		trial = {0};
+	Trial		trial = trial_arguments(fcinfo);
 	Jsonb	   *events = PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4);
 	char	   *error = PG_ARGISNULL(5) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(5));
-	List	   *wanted = NIL;
+	List	   *wanted = events == NULL ? NIL : events_of_json(events, "then_events");
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	Relation	event;
 	bool		passed;
-	char	   *description;
 
 	PreventCommandIfParallelMode("es_test()");
-	for (int i = 0; i < (int) lengthof(names); i++)
-		EsRequireArgument(fcinfo, i, names[i]);
 	if ((events == NULL) == (error == NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a test needs either then_events or then_error")));
-	if (events != NULL)
-		wanted = events_of_json(events, "then_events");
-	trial.aggregate = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	trial.stream_id = cstring_to_text(psprintf("%s-test", trial.aggregate));
-	trial.given = PG_GETARG_JSONB_P(1);
-	(void) events_of_json(trial.given, "given");
-	trial.command_type = PG_GETARG_TEXT_PP(2);
-	trial.command = PG_GETARG_JSONB_P(3);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-
 	event = table_open(EsStoreGet()->event, AccessShareLock);
 	run_trial(&trial, event);
 	table_close(event, AccessShareLock);
 
 	passed = is_wanted_outcome(&trial, wanted, error);
-	description = PG_ARGISNULL(6) ?
-		psprintf("%s: %s", trial.aggregate, text_to_cstring(trial.command_type)) :
-		text_to_cstring(PG_GETARG_TEXT_PP(6));
-	put_text(result, tap_line(passed, description));
+	put_text(result, tap_line(passed, PG_ARGISNULL(6) ?
+							  psprintf("%s: %s", trial.aggregate, text_to_cstring(trial.command_type)) :
+							  text_to_cstring(PG_GETARG_TEXT_PP(6))));
 	if (!passed)
 	{
-		put_text(result, psprintf("#   got: %s", outcome_text(&trial)));
-		put_text(result, psprintf("#   want: %s", wanted_text(events, error)));
+		put_text(result, psprintf("#   got: %s", in_one_line(outcome_text(&trial))));
+		put_text(result, psprintf("#   want: %s", in_one_line(wanted_text(events, error))));
 	}
 	return (Datum) 0;
 }

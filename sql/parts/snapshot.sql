@@ -47,8 +47,8 @@ SELECT pg_catalog.pg_extension_config_dump('es_snapshot_cursor', '');
 
 -- es_handle takes the snapshots that its own events make due.  Those that
 -- plain appends make due are taken here: for all streams that have new events
--- behind the place where the last call ended, at most max_events of them a
--- call.  Answers how many were taken; 0 also where another session is at it.
+-- behind the place where the last call ended, at most max_events events and
+-- 1,000 streams a call.  Answers how many were taken; 0 also where another session is at it.
 -- Made for a scheduler.  Needs SELECT on es_event and INSERT and UPDATE on
 -- es_snapshot_cursor.
 CREATE FUNCTION es_take_snapshots(max_events bigint DEFAULT 10000) RETURNS bigint

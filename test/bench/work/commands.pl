@@ -40,7 +40,7 @@ sub commands
 {
 	my ($bench, $contender, $setting) = @_;
 
-	$bench->store_sql($contender, 'SELECT es_take_snapshots(1000000)');
+	$bench->store_sql($contender, 'SELECT es_take_snapshots(1000000)') foreach 1 .. 3;
 	return $bench->measure_pgbench($contender, $setting);
 }
 
