@@ -102,6 +102,34 @@ EsBatchRead(EsProjection *projection, Relation event, int64 from, int64 up_to,
 	return batch;
 }
 
+/*
+ * After the gate has been closed: wait until what is drawn is settled.
+ *
+ * A transaction that ends gives the gate back a moment before its
+ * announcement.  Whoever gets the gate in between meets an announcement of
+ * nobody, and the log would seem to end in front of a hole that is decided.
+ */
+void
+EsBatchAwaitStragglers(void)
+{
+	const EsStore *store = EsStoreGet();
+
+	for (int tries = 0; tries < 20; tries++)
+	{
+		if (EsSettledNow(store, NULL) >= EsLastDrawn(store, NULL))
+			return;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000L);
+	}
+}
+
+/* Does the batch reach as far as positions have been drawn? */
+bool
+EsBatchIsComplete(const EsBatch *batch)
+{
+	return batch->is_last && batch->to >= EsLastDrawn(EsStoreGet(), NULL);
+}
+
 void
 EsBatchFree(EsBatch *batch)
 {

@@ -28,6 +28,8 @@ typedef struct EsFailure
 
 extern EsBatch *EsBatchRead(EsProjection *projection, Relation event,
 							int64 from, int64 up_to, int max_events);
+extern bool EsBatchIsComplete(const EsBatch *batch);
+extern void EsBatchAwaitStragglers(void);
 extern void EsBatchFree(EsBatch *batch);
 extern void EsBatchRun(EsBatch *batch);
 extern bool EsBatchTry(EsBatch *batch, EsFailure *failure);

@@ -169,7 +169,12 @@ whole_variable(EsText *text, const EsVariable *variable, int location)
 					  variable->collation, location);
 }
 
-/* variable.column; 42703 where the type has no such column. */
+/*
+ * variable.column; 42703 where the type has no such column.
+ *
+ * It has its type's collation, not the column's: that of a read table's
+ * column then prevails in a comparison, as the use of its index demands.
+ */
 static Node *
 variable_column(ParseState *pstate, EsText *text, const EsVariable *variable,
 				const char *column, int location)
@@ -180,7 +185,8 @@ variable_column(ParseState *pstate, EsText *text, const EsVariable *variable,
 
 		if (!att->attisdropped && strcmp(NameStr(att->attname), column) == 0)
 			return make_param(text, variable->param + i + 1, att->atttypid,
-							  att->atttypmod, att->attcollation, location);
+							  att->atttypmod, get_typcollation(att->atttypid),
+							  location);
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),

@@ -54,6 +54,7 @@ typedef struct Rebuild
 	int64		position;		/* how far they are */
 	int64		events;			/* handlers ran for so many */
 	bool		at_end;			/* nearly all settled events are in */
+	bool		is_complete;	/* all that were drawn are */
 	bool		is_live_inline; /* the gate must be closed in the end */
 	bool		compared;		/* rows that may differ are noted */
 	bool		done;
@@ -206,6 +207,7 @@ run_shadow(Rebuild *rebuild, int max_events)
 	rebuild->position = runner->position;
 	rebuild->events += runner->ran;
 	rebuild->at_end = runner->batch->is_last && runner->batch->nevents <= NEAR_END;
+	rebuild->is_complete = EsBatchIsComplete(runner->batch);
 	EsBatchFree(runner->batch);
 	table_close(event, AccessShareLock);
 }
@@ -292,9 +294,13 @@ finish(Rebuild *rebuild)
 	if (rebuild->is_live_inline &&
 		(!rebuild->compared || !EsGateTryClose(EsStoreGet(), ES_GATE_PATIENCE)))
 		return;
+	if (rebuild->is_live_inline)
+		EsBatchAwaitStragglers();
 	do
 		run_shadow(rebuild, EsBatchSize());
 	while (!rebuild->at_end);
+	if (rebuild->is_live_inline && !rebuild->is_complete)
+		return;
 	if (!rebuild->compared)
 		compare(rebuild);
 	EsShadowTakeOver(&rebuild->shadow);

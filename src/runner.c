@@ -296,10 +296,11 @@ try_to_go_live(EsRunner *runner, Relation event, int64 position)
 	EsPoint("before-live");
 	if (!EsGateTryClose(EsStoreGet(), ES_GATE_PATIENCE))
 		return;
+	EsBatchAwaitStragglers();
 	EsBatchFree(runner->batch);
 	runner->batch = EsBatchRead(runner->projection, event, position,
 								PG_INT64_MAX, batch_size);
-	if (runner->batch->is_last)
+	if (EsBatchIsComplete(runner->batch))
 		runner->status = ES_PROJECTION_LIVE;
 }
 

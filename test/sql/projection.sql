@@ -135,7 +135,7 @@ SET ROLE regress_es_owner;
 SET search_path = private, public;
 CREATE TABLE seen (who name DEFAULT current_user, what text);
 SELECT es_create_projection('seen', 'inline', '{seen}');
-SELECT es_on('seen', 'Seen', 'INSERT INTO seen (what) VALUES (event.event_type)');
+SELECT es_on('seen', 'Seen', 'INSERT INTO seen (what) VALUES (event.event_type || pg_collation_for(event.stream_id))');
 RESET search_path;
 CALL es_run_projections();
 SET ROLE regress_es_writer;
