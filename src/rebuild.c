@@ -39,7 +39,6 @@
 #include "shadow.h"
 
 #define NOTICE_INTERVAL 15000	/* ms between words to the caller */
-#define NEAR_END 1000			/* events that the last step may be left with */
 #define GATE_TRIES 100			/* to find a moment without appends */
 #define WHOLE_BATCH 100000		/* at least so many for handlers that run once a batch */
 
@@ -217,7 +216,7 @@ run_shadow(Rebuild *rebuild)
 		ReThrowError(runner->failure.error);
 	rebuild->position = runner->position;
 	rebuild->events += runner->ran;
-	rebuild->at_end = runner->batch->is_last && runner->batch->nevents <= NEAR_END;
+	rebuild->at_end = EsBatchIsNearEnd(runner->batch);
 	rebuild->is_complete = EsBatchIsComplete(runner->batch);
 	EsBatchFree(runner->batch);
 	table_close(event, AccessShareLock);
