@@ -18,6 +18,8 @@
 #include "batch.h"
 #include "log.h"
 
+#define NEAR_END 1000			/* events that take a moment only */
+
 static EsBatch *
 make_batch(EsProjection *projection, Relation event, int64 from)
 {
@@ -121,6 +123,13 @@ EsBatchAwaitStragglers(void)
 		CHECK_FOR_INTERRUPTS();
 		pg_usleep(1000L);
 	}
+}
+
+/* Is so little left that appends may be kept waiting for it? */
+bool
+EsBatchIsNearEnd(const EsBatch *batch)
+{
+	return batch->is_last && batch->nevents <= NEAR_END;
 }
 
 /* Does the batch reach as far as positions have been drawn? */

@@ -28,6 +28,7 @@ typedef struct EsFailure
 
 extern EsBatch *EsBatchRead(EsProjection *projection, Relation event,
 							int64 from, int64 up_to, int max_events);
+extern bool EsBatchIsNearEnd(const EsBatch *batch);
 extern bool EsBatchIsComplete(const EsBatch *batch);
 extern void EsBatchAwaitStragglers(void);
 extern void EsBatchFree(EsBatch *batch);

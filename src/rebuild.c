@@ -39,8 +39,8 @@
 #include "shadow.h"
 
 #define NOTICE_INTERVAL 15000	/* ms between words to the caller */
-#define NEAR_END 1000			/* events that the last step may be left with */
 #define GATE_TRIES 100			/* to find a moment without appends */
+#define WHOLE_BATCH 100000		/* at least so many for handlers that run once a batch */
 
 /* A rebuild at work. */
 typedef struct Rebuild
@@ -181,9 +181,19 @@ prepare(Rebuild *rebuild)
 	table_close(event, AccessShareLock);
 }
 
+/*
+ * Events that a rebuild takes at once.  Nobody waits for a shadow's rows, and
+ * handlers that sum up a batch have less to do the larger it is.
+ */
+static int
+shadow_batch_size(const EsProjection *projection)
+{
+	return projection->has_single ? EsBatchSize() : Max(EsBatchSize(), WHOLE_BATCH);
+}
+
 /* Run the next events into the shadow tables. */
 static void
-run_shadow(Rebuild *rebuild, int max_events)
+run_shadow(Rebuild *rebuild)
 {
 	Relation	event = table_open(EsStoreGet()->event, AccessShareLock);
 	EsRunner   *runner = &rebuild->runner;
@@ -191,7 +201,7 @@ run_shadow(Rebuild *rebuild, int max_events)
 	runner->status = ES_PROJECTION_LIVE;
 	runner->ran = 0;
 	runner->batch = EsBatchRead(runner->projection, event, rebuild->position,
-								PG_INT64_MAX, max_events);
+								PG_INT64_MAX, shadow_batch_size(runner->projection));
 	EsInlineForbidAppends(true);
 	PG_TRY();
 	{
@@ -206,7 +216,7 @@ run_shadow(Rebuild *rebuild, int max_events)
 		ReThrowError(runner->failure.error);
 	rebuild->position = runner->position;
 	rebuild->events += runner->ran;
-	rebuild->at_end = runner->batch->is_last && runner->batch->nevents <= NEAR_END;
+	rebuild->at_end = EsBatchIsNearEnd(runner->batch);
 	rebuild->is_complete = EsBatchIsComplete(runner->batch);
 	EsBatchFree(runner->batch);
 	table_close(event, AccessShareLock);
@@ -216,7 +226,7 @@ run_shadow(Rebuild *rebuild, int max_events)
 static void
 fill(Rebuild *rebuild)
 {
-	run_shadow(rebuild, EsBatchSize());
+	run_shadow(rebuild);
 	report_progress(rebuild, "projecting");
 }
 
@@ -297,7 +307,7 @@ finish(Rebuild *rebuild)
 	if (rebuild->is_live_inline)
 		EsBatchAwaitStragglers();
 	do
-		run_shadow(rebuild, EsBatchSize());
+		run_shadow(rebuild);
 	while (!rebuild->at_end);
 	if (rebuild->is_live_inline && !rebuild->is_complete)
 		return;
@@ -521,7 +531,7 @@ project_up_to(EsShadow *shadow, int64 up_to)
 
 		runner.status = ES_PROJECTION_LIVE;
 		runner.batch = EsBatchRead(runner.projection, event, runner.position, up_to,
-								   EsBatchSize());
+								   shadow_batch_size(runner.projection));
 		EsRunnerRun(&runner);
 		if (runner.status == ES_PROJECTION_STOPPED)
 			ReThrowError(runner.failure.error);

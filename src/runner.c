@@ -314,7 +314,7 @@ run_locked(EsRunner *runner, int64 position)
 
 	runner->batch = EsBatchRead(runner->projection, event, position,
 								PG_INT64_MAX, batch_size);
-	if (status == ES_PROJECTION_CATCHING_UP && runner->batch->is_last)
+	if (status == ES_PROJECTION_CATCHING_UP && EsBatchIsNearEnd(runner->batch))
 		try_to_go_live(runner, event, position);
 	if (runner->batch->to > position || runner->status != status)
 	{

@@ -81,18 +81,18 @@ sub timed
 }
 
 my $summary = <<'SQL';
-SELECT recorded_at::date, stream_id, count(*), sum((data->>'amount')::numeric) FROM %s GROUP BY 1, 2
+SELECT recorded_at::date, event_type, count(*), sum((data->>'amount')::numeric) FROM %s GROUP BY 1, 2
 SQL
 my $daily = <<'SQL' . sprintf("INSERT INTO daily %s;\n", sprintf $summary, 'es_event');
 DROP TABLE IF EXISTS daily CASCADE;
-CREATE TABLE daily (day date, id text, moves bigint, amount numeric, PRIMARY KEY (day, id));
+CREATE TABLE daily (day date, kind text, moves bigint, amount numeric, PRIMARY KEY (day, kind));
 SQL
 my $define_daily = sprintf <<'SQL', sprintf $summary, 'new_events';
 SELECT es_drop_projection(name) FROM es_projection;
 BEGIN;
 SELECT es_create_projection('daily', tables => ARRAY['daily'::regclass]);
 SELECT es_on_batch('daily', $$INSERT INTO daily AS d %s
-	ON CONFLICT (day, id) DO UPDATE SET moves = d.moves + excluded.moves, amount = d.amount + excluded.amount$$);
+	ON CONFLICT (day, kind) DO UPDATE SET moves = d.moves + excluded.moves, amount = d.amount + excluded.amount$$);
 SELECT es_pause_projection('daily');
 COMMIT;
 SQL
