@@ -93,6 +93,23 @@ report_not_installed(void)
 			 errhint("Run CREATE EXTENSION eventstore.")));
 }
 
+/* Is there a store in this database? */
+bool
+EsIsInstalled(void)
+{
+	Oid			schema;
+	Oid			owner;
+
+	return find_extension("eventstore", &schema, &owner);
+}
+
+/* The gate as last seen, for invalidation callbacks, which may not look. */
+Oid
+EsGateOid(void)
+{
+	return store.gate;
+}
+
 /* The role that owns the extension. */
 Oid
 EsExtensionOwner(void)
@@ -152,6 +169,8 @@ EsStoreGet(void)
 	store.position_seq = find_relation(schema, "es_event_position_seq");
 	store.gate = find_relation(schema, "es_gate");
 	store.settled = find_relation(schema, "es_settled");
+	store.projection = find_relation(schema, "es_projection");
+	store.projection_handler = find_relation(schema, "es_projection_handler");
 	store.aggregate = find_relation(schema, "es_aggregate");
 	store.evolver = find_relation(schema, "es_evolver");
 	store.decider = find_relation(schema, "es_decider");

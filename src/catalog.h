@@ -40,6 +40,8 @@ typedef struct EsStore
 	Oid			position_seq;	/* the sequence that hands out positions */
 	Oid			gate;			/* es_gate, the lock object for all appends */
 	Oid			settled;		/* es_settled, the written-down position */
+	Oid			projection;		/* es_projection */
+	Oid			projection_handler; /* es_projection_handler */
 	Oid			aggregate;		/* es_aggregate */
 	Oid			evolver;		/* es_evolver */
 	Oid			decider;		/* es_decider */
@@ -53,6 +55,8 @@ typedef bool (*EsRowVisitor) (Relation rel, HeapTuple tuple, void *arg);
 
 extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
+extern Oid	EsGateOid(void);
+extern bool EsIsInstalled(void);
 extern Relation EsEventOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
 extern Oid	EsExtensionSchema(const char *name);

@@ -14,7 +14,11 @@
 #include "decider.h"
 #include "kept.h"
 #include "point.h"
+#include "projection.h"
+#include "runner.h"
 #include "stream.h"
+#include "wake.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -26,6 +30,10 @@ _PG_init(void)
 	EsCatalogInit();
 	EsStreamInit();
 	EsAppendInit();
+	EsWakeInit();
+	EsInlineInit();
+	EsRunnerInit();
+	EsWorkerInit();
 	EsAggregateInit();
 	EsDeciderInit();
 	EsKeptInit();

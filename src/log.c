@@ -180,6 +180,20 @@ EsAnnounce(const EsStore *store)
 	announced_lxid = EsCurrentLxid();
 }
 
+/* The last transaction of this session that announced, by its local id. */
+LocalTransactionId
+EsAnnouncedLxid(void)
+{
+	return announced_lxid;
+}
+
+/* The bound that it announced. */
+int64
+EsAnnouncedBound(void)
+{
+	return announced_bound;
+}
+
 #if ES_BUG == 2
 /* Seeded bug: each draw announces anew and forgets the older bound. */
 static int64 newest_bound;

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "executor/tuptable.h"
+#include "fmgr.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -16,10 +17,15 @@
 typedef struct EsLogReader EsLogReader;
 
 extern void EsAnnounce(const EsStore *store);
+extern LocalTransactionId EsAnnouncedLxid(void);
+extern int64 EsAnnouncedBound(void);
 extern int64 EsDrawPosition(const EsStore *store);
 extern int64 EsLastDrawn(const EsStore *store, XLogRecPtr *lsn);
 extern int64 EsSettledNow(const EsStore *store, XLogRecPtr *lsn);
 extern void EsPassPosition(const EsStore *store, int64 position);
+
+extern Datum es_settle(PG_FUNCTION_ARGS);
+extern Datum es_position_at(PG_FUNCTION_ARGS);
 
 extern Snapshot EsLogSnapshot(void);
 extern EsLogReader *EsLogReaderBegin(Relation event, const EsStore *store,

@@ -214,6 +214,78 @@ EsGateClose(const EsStore *store)
 	gate_lxid = EsCurrentLxid();
 }
 
+/* Close the gate or fail with 55P03 after so many milliseconds. */
+static void
+close_gate_within(const EsStore *store, int patience)
+{
+	char		value[32];
+	int			nest_level = NewGUCNestLevel();
+
+	snprintf(value, sizeof(value), "%d", patience);
+	(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	EsGateClose(store);
+	AtEOXact_GUC(true, nest_level);
+}
+
+/*
+ * Close the gate if that can be done within so many milliseconds.  Whoever
+ * waits for it holds up all appends that come later, so one that is under way
+ * for long must not be waited for.
+ */
+bool
+EsGateTryClose(const EsStore *store, int patience)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool closed = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		close_gate_within(store, patience);
+		ReleaseCurrentSubTransaction();
+		closed = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return closed;
+}
+
+/*
+ * Close the gate, letting appends pass between one try and the next.  55P03
+ * when that does not succeed for long.
+ */
+void
+EsGateCloseGently(const EsStore *store)
+{
+	for (int tries = 0; tries < 50; tries++)
+	{
+		if (EsGateTryClose(store, ES_GATE_PATIENCE))
+			return;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(100000L);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not find a moment without appending transactions"),
+			 errhint("End transactions that have appended and stay open, then try again.")));
+}
+
 /*
  * Take a stream's lock.
  *

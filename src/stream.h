@@ -25,6 +25,11 @@
 #define ES_LOCK_STREAM 0xE501
 #define ES_LOCK_ANNOUNCEMENT 0xE502
 #define ES_LOCK_SNAPSHOT 0xE503
+#define ES_LOCK_WORKER 0xE504
+#define ES_LOCK_REBUILD 0xE505
+
+/* How long appends may be kept waiting by who waits for the gate. */
+#define ES_GATE_PATIENCE 30		/* ms */
 
 /* Where a stream stands. */
 typedef struct EsStreamHead
@@ -49,6 +54,8 @@ extern void EsCheckTag(const text *tag);
 extern int	EsCategoryLength(const char *stream_id, int len);
 extern void EsGateEnter(const EsStore *store);
 extern void EsGateClose(const EsStore *store);
+extern bool EsGateTryClose(const EsStore *store, int patience);
+extern void EsGateCloseGently(const EsStore *store);
 extern void EsStreamLock(const EsStore *store, const text *stream_id);
 extern EsStreamHead EsStreamHeadRead(Relation event, Relation stream_key,
 									 text *stream_id, Snapshot snapshot);

@@ -64,6 +64,11 @@ BEGIN
 		SELECT * FROM (VALUES
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
+			('reader', 'SELECT', 'es_stat_projection'),
+			('reader', 'SELECT', 'es_progress'),
+			('admin', 'SELECT', 'es_projection'),
+			('admin', 'SELECT', 'es_projection_handler'),
+			('admin', 'SELECT', 'es_parked'),
 			('writer', 'INSERT', 'es_event'),
 			('admin', 'INSERT, UPDATE', 'es_settled'),
 			('reader', 'SELECT', 'es_aggregate'),
@@ -92,6 +97,7 @@ BEGIN
 				('reader', 'es_read_all'),
 				('reader', 'es_settled_position'),
 				('reader', 'es_position_at'),
+				('reader', 'es_wait_for'),
 				('reader', 'es_state'),
 				('reader', 'es_history'),
 				('writer', 'es_append'),
@@ -113,6 +119,17 @@ BEGIN
 				('admin', 'es_drop_evolver'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
+				('admin', 'es_create_projection'),
+				('admin', 'es_drop_projection'),
+				('admin', 'es_on'),
+				('admin', 'es_on_batch'),
+				('admin', 'es_pause_projection'),
+				('admin', 'es_resume_projection'),
+				('admin', 'es_run_projections'),
+				('admin', 'es_rebuild_projection'),
+				('admin', 'es_project_at'),
+				('admin', 'es_replay_parked'),
+				('admin', 'es_start_worker'),
 				('admin', 'es_grant')
 			) AS v(level, name)
 			JOIN pg_proc p ON p.proname = v.name
@@ -121,7 +138,7 @@ BEGIN
 				AND d.refobjid = extension.oid AND d.deptype = 'e'
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
-		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', g.signature, role) || option;
+		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', g.signature, role) || option;
 	END LOOP;
 END
 $$;
