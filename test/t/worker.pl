@@ -115,6 +115,16 @@ wait_until('a notification', sub {
 like($told, qr/with payload "\d+"/, 'NOTIFY carries the settled position');
 $listener->quit;
 
+# It takes the snapshots that plain appends make due.
+$node->safe_psql('postgres', <<'SQL');
+SELECT es_create_aggregate('tally', snapshot_every => 10);
+SELECT es_evolve('tally', 'Counted', 'to_jsonb(coalesce((state->>0)::int, 0) + 1)');
+SELECT es_append('tally-1', 'Counted', '{}') FROM generate_series(1, 25);
+SQL
+ok($node->poll_query_until('postgres',
+		"SELECT max(version) >= 10 FROM es_snapshot WHERE stream_id = 'tally-1'"),
+	'the worker takes the snapshot that is due');
+
 # A worker that dies comes back; so do all after a neighbour's death.
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 wait_until('another worker', sub {
