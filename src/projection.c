@@ -113,6 +113,15 @@ make_scopes(EsProjection *projection)
 	projection->no_scope = EsScopeCreate(projection->context);
 }
 
+/* A role's name; of one that is dropped, a name that no role has. */
+static char *
+role_name(Oid role)
+{
+	char	   *name = GetUserNameFromId(role, true);
+
+	return name != NULL ? name : psprintf("unknown (OID=%u)", role);
+}
+
 /* A projection from its row, without its handlers. */
 static EsProjection *
 read_projection(MemoryContext parent, TupleTableSlot *slot)
@@ -130,7 +139,7 @@ read_projection(MemoryContext parent, TupleTableSlot *slot)
 								   lengthof(status_names));
 	projection->on_error = find_word(slot_text(slot, P_ON_ERROR), on_error_names,
 									 lengthof(on_error_names));
-	projection->owner = pstrdup(NameStr(*DatumGetName(slot_getattr(slot, P_OWNER, &isnull))));
+	projection->owner = role_name(DatumGetObjectId(slot_getattr(slot, P_OWNER, &isnull)));
 	projection->search_path = slot_text(slot, P_SEARCH_PATH);
 	projection->category = slot_text(slot, P_CATEGORY);
 	read_tables(projection, slot_getattr(slot, P_TABLES, &isnull));
@@ -442,7 +451,7 @@ es_create_projection(PG_FUNCTION_ARGS)
 	EsQueryAddText(&query, mode_names[mode]);
 	EsQueryAddText(&query, status_names[status]);
 	EsQueryAddText(&query, on_error_names[on_error]);
-	EsQueryAddText(&query, GetUserNameFromId(GetUserId(), false));
+	EsQueryAdd(&query, REGROLEOID, ObjectIdGetDatum(GetUserId()), false);
 	EsQueryAddText(&query, EsCurrentSearchPath());
 	EsQueryAddText(&query, PG_ARGISNULL(3) ? NULL : text_argument(fcinfo, 3, "category"));
 	EsQueryAdd(&query, TEXTARRAYOID, tables_argument(fcinfo, 2), false);
@@ -656,7 +665,7 @@ check_writer(Relation rel, HeapTuple row)
 	}
 	value = heap_getattr(row, P_OWNER, RelationGetDescr(rel), &isnull);
 	if (!isnull)
-		EsProjectionCheckOwner(name, NameStr(*DatumGetName(value)));
+		EsProjectionCheckOwner(name, role_name(DatumGetObjectId(value)));
 }
 
 /*

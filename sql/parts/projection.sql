@@ -1,13 +1,13 @@
 -- projection: read models that the server keeps itself
 
--- One row a projection.  The owner is a role's name and the tables are names,
--- so that a dump restored elsewhere means the same.
+-- One row a projection.  The owner is dumped as a name, and the tables are
+-- names, so that a dump restored elsewhere means the same.
 CREATE TABLE es_projection (
 	name              text        COLLATE "C" NOT NULL,
 	mode              text        COLLATE "C" NOT NULL,
 	status            text        COLLATE "C" NOT NULL,
 	on_error          text        COLLATE "C" NOT NULL,
-	owner             name        NOT NULL,
+	owner             regrole     NOT NULL,
 	search_path       text        NOT NULL,
 	category          text        COLLATE "C",
 	tables            text[]      NOT NULL,

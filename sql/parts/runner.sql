@@ -31,7 +31,7 @@ COMMENT ON FUNCTION es_wait_for(text, bigint, interval) IS
 -- lag_events counts positions, holes included; lag_seconds is the age of the
 -- first event that is not projected yet.
 CREATE VIEW es_stat_projection AS
-	SELECT p.name, p.mode, p.status, p.on_error, p.owner,
+	SELECT p.name, p.mode, p.status, p.on_error, pg_get_userbyid(p.owner) AS owner,
 		p.position,
 		CASE WHEN live.inline THEN 0
 			ELSE greatest(coalesce(last.position, 0) - p.position, 0) END AS lag_events,

@@ -146,11 +146,11 @@ SELECT who, what FROM private.seen;
 SET ROLE regress_es_owner;
 SELECT es_drop_projection('balance');
 SELECT es_on('balance', 'Opened', 'SELECT 1');
-UPDATE es_projection SET owner = current_user;
+UPDATE es_projection SET owner = current_user::regrole;
 RESET ROLE;
 GRANT INSERT, UPDATE ON es_projection, es_projection_handler TO regress_es_owner;
 SET ROLE regress_es_owner;
-UPDATE es_projection SET owner = (SELECT rolname FROM pg_roles WHERE oid = 10) WHERE name = 'seen';
+UPDATE es_projection SET owner = 10::regrole WHERE name = 'seen';
 INSERT INTO es_projection_handler VALUES ('balance', 99, 'Opened', 'SELECT 1');
 RESET ROLE;
 \set VERBOSITY default

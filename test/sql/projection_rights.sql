@@ -96,7 +96,7 @@ SELECT name, status, last_error, parked FROM es_stat_projection ORDER BY name;
 -- nor does one that is gone
 GRANT SELECT ON es_event TO regress_es_mallory;
 SELECT es_resume_projection('async');
-UPDATE es_projection SET owner = 'regress_es_nobody' WHERE name = 'async';
+UPDATE es_projection SET owner = 4000000000::oid::regrole WHERE name = 'async';
 CALL es_run_projections();
 SELECT name, status, last_error, parked FROM es_stat_projection ORDER BY name;
 
