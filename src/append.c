@@ -2,11 +2,11 @@
  * append.c: give new events their place and put them into the store.
  *
  * One append, in this order, and the order matters:
- *   1. the stream's lock, then the gate;
+ *   1. the locks on the stream and on all tags, then the gate;
  *   2. event ids that are already stored: a retry, answered and done;
  *   3. the version check: a loser fails here and burns no position;
  *   4. announce, draw positions (log.c says why);
- *   5. insert through the table and index access methods.
+ *   5. insert through the table and index access methods, tags included.
  * EsAssign is 1, 3 and 4 and serves es_append, es_append_batch and the
  * BEFORE INSERT trigger alike, so no route can leave out a check.
  */
@@ -28,6 +28,7 @@
 #include "port/pg_bswap.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -41,6 +42,7 @@
 #include "log.h"
 #include "point.h"
 #include "stream.h"
+#include "tag.h"
 
 /* Random bytes fetched at once: the generator's price is mostly by the call. */
 #define ES_RANDOM_POOL 512
@@ -151,61 +153,6 @@ EsMergeMetadata(Jsonb *metadata)
 	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
 											  JsonbPGetDatum(session),
 											  JsonbPGetDatum(metadata)));
-}
-
-/* ----- tags ----- */
-
-static int
-compare_tags(const void *a, const void *b)
-{
-	text	   *left = DatumGetTextPP(*(const Datum *) a);
-	text	   *right = DatumGetTextPP(*(const Datum *) b);
-	int			llen = VARSIZE_ANY_EXHDR(left);
-	int			rlen = VARSIZE_ANY_EXHDR(right);
-	int			order = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), Min(llen, rlen));
-
-	return order != 0 ? order : (llen > rlen) - (llen < rlen);
-}
-
-/*
- * The tags as a sorted set.  NULL for none; 22004, 42602, 42622 for a bad
- * tag, 54000 for too many, 22023 for an array of several dimensions.
- */
-ArrayType *
-EsCheckTags(ArrayType *tags)
-{
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
-	int			kept = 0;
-
-	if (tags == NULL || ARR_NDIM(tags) == 0)
-		return NULL;
-	if (ARR_NDIM(tags) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("tags must be a one-dimensional array")));
-	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &n);
-	for (int i = 0; i < n; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("a tag must not be null")));
-		EsCheckTag(DatumGetTextPP(elements[i]));
-	}
-	qsort(elements, n, sizeof(Datum), compare_tags);
-	for (int i = 0; i < n; i++)
-		if (i == 0 || compare_tags(&elements[i], &elements[kept - 1]) != 0)
-			elements[kept++] = elements[i];
-	if (kept > ES_MAX_TAGS)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many tags"),
-				 errdetail("The event has %d different tags; the limit is %d.",
-						   kept, ES_MAX_TAGS)));
-	return construct_array(elements, kept, TEXTOID, -1, false, TYPALIGN_INT);
 }
 
 /* ----- event ids ----- */
@@ -420,16 +367,54 @@ assign_place(Relation event, const EsStore *store, EsAppend *append)
 	EsNoteLastPosition(append->events[append->nevents - 1].position);
 }
 
+/* Does the append bring tags? */
+static bool
+has_tags(const EsAppend *append)
+{
+	for (int i = 0; i < append->nevents; i++)
+		if (append->events[i].tags != NULL)
+			return true;
+	return false;
+}
+
+/* Lock the stream and all tags, and pass the gate. */
+static void
+lock_append(const EsStore *store, const EsAppend *append)
+{
+	EsLockKey	few[1 + ES_MAX_TAGS];
+	EsLockKey  *keys = few;
+	int			nkeys = 0;
+
+	if (append->locked)
+		return;
+	if (!has_tags(append))
+	{
+		EsStreamLock(store, append->stream_id);
+		return;
+	}
+	if (append->nevents > 1)
+		keys = palloc_extended((1 + (Size) append->nevents * ES_MAX_TAGS) * sizeof(EsLockKey),
+							   MCXT_ALLOC_HUGE);
+	keys[nkeys++] = EsLockKeyOf(ES_LOCK_STREAM, append->stream_id, ExclusiveLock);
+	for (int i = 0; i < append->nevents && ES_BUG != 40; i++)
+		nkeys += EsTagsAddKeys(append->events[i].tags, RowExclusiveLock,
+							   keys + nkeys);
+	EsLockKeys(store, keys, nkeys);
+	if (keys != few)
+		pfree(keys);
+}
+
 /*
- * Lock the stream, check the version and assign version, position, id and
- * time of each event.  All locks stay until the transaction ends.
+ * Lock the stream and the tags, check the version and assign version,
+ * position, id and time of each event.  All locks stay until the transaction
+ * ends.
  */
 void
 EsAssign(Relation event, const EsStore *store, EsAppend *append)
 {
 	if (ES_BUG == 5)
 		draw_positions(store, append);
-	EsStreamLock(store, append->stream_id);
+	lock_append(store, append);
 	assign_place(event, store, append);
 }
 
@@ -462,17 +447,15 @@ EsIsAssigned(int64 position)
 	return assigned_position != 0 && assigned_position == position;
 }
 
+/* Are there row triggers of this timing besides our own one? */
 static bool
-has_other_before_trigger(const TriggerDesc *triggers)
+has_other_insert_trigger(const TriggerDesc *triggers, int16 timing)
 {
 	int			count = 0;
 
-	if (triggers == NULL || !triggers->trig_insert_before_row)
-		return false;
-	for (int i = 0; i < triggers->numtriggers; i++)
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 		if (TRIGGER_TYPE_MATCHES(triggers->triggers[i].tgtype,
-								 TRIGGER_TYPE_ROW, TRIGGER_TYPE_BEFORE,
-								 TRIGGER_TYPE_INSERT))
+								 TRIGGER_TYPE_ROW, timing, TRIGGER_TYPE_INSERT))
 			count++;
 	return count > 1;
 }
@@ -501,11 +484,11 @@ inserter_open(Inserter *inserter, Relation event)
 
 	triggers = inserter->target->ri_TrigDesc;	/* a copy, unlike the relcache's */
 	inserter->transition = NULL;
-	inserter->has_before = has_other_before_trigger(triggers);
+	inserter->has_before = has_other_insert_trigger(triggers, TRIGGER_TYPE_BEFORE);
 	inserter->has_triggers = triggers != NULL &&
-		(triggers->trig_insert_after_row ||
-		 triggers->trig_insert_before_statement ||
-		 triggers->trig_insert_after_statement);
+		(triggers->trig_insert_before_statement ||
+		 triggers->trig_insert_after_statement ||
+		 has_other_insert_trigger(triggers, TRIGGER_TYPE_AFTER));
 	if (inserter->has_triggers)
 	{
 		AfterTriggerBeginQuery();
@@ -557,14 +540,30 @@ fill_slot(TupleTableSlot *slot, const EsAppend *append, EsNewEvent *event)
 	ExecStoreVirtualTuple(slot);
 }
 
+/* The tags were checked and locked; whoever changes them now comes too late. */
+static void
+require_same_tags(TupleTableSlot *slot, ArrayType *tags)
+{
+	bool		isnull;
+	Datum		stored = slot_getattr(slot, ES_EVENT_TAGS, &isnull);
+
+	if (isnull != (tags == NULL) ||
+		(tags != NULL && !datumIsEqual(PointerGetDatum(DatumGetArrayTypeP(stored)),
+									   PointerGetDatum(tags), false, -1)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("a trigger changed the tags of the event"),
+				 errhint("Give the event its tags where it is appended.")));
+}
+
 /* Fire BEFORE row triggers that users added; they cannot drop the event. */
 static void
-fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
+fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, EsNewEvent *new)
 {
 	int64		outer = assigned_position;	/* of the append we are called from */
 	bool		kept;
 
-	assigned_position = position;
+	assigned_position = new->position;
 	PG_TRY();
 	{
 		kept = ExecBRInsertTriggers(inserter->estate, inserter->target, slot);
@@ -580,6 +579,7 @@ fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, int64 position)
 				 errmsg("a trigger on \"%s\" dropped the event",
 						RelationGetRelationName(inserter->event)),
 				 errhint("Let the trigger raise an error to reject an append.")));
+	require_same_tags(slot, new->tags);
 }
 
 /* Put the slots' rows into the heap, the indexes and the trigger queue. */
@@ -627,7 +627,7 @@ insert_events(Relation event, EsAppend *append)
 
 			fill_slot(slots[i], append, new);
 			if (inserter.has_before)
-				fire_before_triggers(&inserter, slots[i], new->position);
+				fire_before_triggers(&inserter, slots[i], new);
 			ExecConstraints(inserter.target, slots[i], inserter.estate);
 		}
 		insert_slots(&inserter, slots, nslots);
@@ -635,6 +635,21 @@ insert_events(Relation event, EsAppend *append)
 		ResetPerTupleExprContext(inserter.estate);
 	}
 	inserter_close(&inserter);
+}
+
+/* Write the rows of es_event_tag; nothing at all where no event has tags. */
+static void
+insert_tags(const EsAppend *append)
+{
+	EsTagWriter *writer;
+
+	if (!has_tags(append))
+		return;
+	writer = EsTagWriterBegin();
+	for (int i = 0; i < append->nevents; i++)
+		EsTagWriterAdd(writer, append->events[i].tags,
+					   append->events[i].position, append->events[i].event_type);
+	EsTagWriterEnd(writer);
 }
 
 /*
@@ -655,7 +670,7 @@ EsAppendEvents(EsAppend *append)
 
 	if (has_ids)
 	{
-		EsStreamLock(store, append->stream_id);
+		lock_append(store, append);
 		if (is_retry(event, store, append))
 		{
 			EsNoteLastPosition(last->position);
@@ -664,6 +679,7 @@ EsAppendEvents(EsAppend *append)
 		}
 	}
 	EsAssign(event, store, append);
+	insert_tags(append);
 	insert_events(event, append);
 	table_close(event, NoLock);	/* kept to commit */
 	return last->version;
@@ -770,10 +786,12 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 	bool	   *data_nulls;
 	bool	   *metadata_nulls = NULL;
 	bool	   *id_nulls = NULL;
+	bool	   *tag_nulls = NULL;
 	Datum	   *types;
 	Datum	   *data;
 	Datum	   *metadata = NULL;
 	Datum	   *ids = NULL;
+	Datum	   *tags = NULL;
 	int			n = -1;
 	EsNewEvent *events;
 
@@ -787,6 +805,9 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 	if (!PG_ARGISNULL(5))
 		ids = array_argument(fcinfo, 5, "event_ids", UUIDOID, UUID_LEN,
 							 TYPALIGN_CHAR, &id_nulls, &n);
+	if (!PG_ARGISNULL(6))
+		tags = array_argument(fcinfo, 6, "tags", JSONBOID, -1, TYPALIGN_INT,
+							  &tag_nulls, &n);
 	if (n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -807,6 +828,8 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 		events[i].has_id = ids != NULL && !id_nulls[i];
 		if (events[i].has_id)
 			events[i].event_id = *DatumGetUUIDP(ids[i]);
+		if (tags != NULL && !tag_nulls[i])
+			events[i].tags = EsTagsOfJson(&DatumGetJsonbP(tags[i])->root);
 	}
 	*nevents = n;
 	return events;
@@ -815,7 +838,7 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 /*
  * es_append_batch(stream_id text, event_types text[], data jsonb[],
  *				   expected_version bigint, metadata jsonb[],
- *				   event_ids uuid[]) → bigint
+ *				   event_ids uuid[], tags jsonb[]) → bigint
  */
 Datum
 es_append_batch(PG_FUNCTION_ARGS)

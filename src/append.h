@@ -41,11 +41,13 @@ typedef struct EsAppend
 	EsNewEvent *events;
 	int			nevents;		/* at least 1 */
 	TimestampTz recorded_at;	/* assigned, one for all */
+	bool		locked;			/* the caller holds all locks already */
+	bool		own_stream;		/* the stream is named after a new id: no other
+								 * append can know it, so it needs no lock */
 } EsAppend;
 
 extern void EsAppendInit(void);
 extern Jsonb *EsMergeMetadata(Jsonb *metadata);
-extern ArrayType *EsCheckTags(ArrayType *tags);
 extern void EsAssign(Relation event, const EsStore *store, EsAppend *append);
 extern int64 EsAppendEvents(EsAppend *append);
 extern bool EsIsAssigned(int64 position);

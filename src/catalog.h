@@ -27,6 +27,14 @@ typedef enum EsEventColumn
 
 #define ES_EVENT_NATTS ES_EVENT_TAGS
 
+/* Columns of es_event_tag. */
+typedef enum EsEventTagColumn
+{
+	ES_EVENT_TAG_TAG = 1,
+	ES_EVENT_TAG_POSITION,
+	ES_EVENT_TAG_EVENT_TYPE
+} EsEventTagColumn;
+
 /* Where this database keeps its store. */
 typedef struct EsStore
 {
@@ -38,14 +46,19 @@ typedef struct EsStore
 	Oid			position_seq;	/* the sequence that hands out positions */
 	Oid			gate;			/* es_gate, the lock object for all appends */
 	Oid			settled;		/* es_settled, the written-down position */
+	Oid			event_tag;		/* es_event_tag */
+	Oid			tag_key;		/* its index (tag, position) */
+	Oid			retagged;		/* es_retagged */
 } EsStore;
 
 extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
 extern Relation EsEventOpen(const EsStore **store, LOCKMODE mode);
+extern Relation EsEventTagOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);
+extern bool EsTagsAreReplicated(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);
 
 #endif							/* ES_CATALOG_H */

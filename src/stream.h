@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "storage/lock.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -23,6 +24,15 @@
  */
 #define ES_LOCK_STREAM 0xE501
 #define ES_LOCK_ANNOUNCEMENT 0xE502
+#define ES_LOCK_TAG 0xE503
+
+/* One lock to take; see EsLockKeys. */
+typedef struct EsLockKey
+{
+	uint16		kind;			/* ES_LOCK_STREAM or ES_LOCK_TAG */
+	uint64		hash;			/* of the name */
+	LOCKMODE	mode;
+} EsLockKey;
 
 /* Where a stream stands. */
 typedef struct EsStreamHead
@@ -38,6 +48,9 @@ extern void EsCheckEventType(const text *event_type);
 extern void EsCheckTag(const text *tag);
 extern int	EsCategoryLength(const char *stream_id, int len);
 extern void EsGateClose(const EsStore *store);
+extern EsLockKey EsLockKeyOf(uint16 kind, const text *name, LOCKMODE mode);
+extern void EsLockKeyTag(const EsLockKey *key, LOCKTAG *tag);
+extern void EsLockKeys(const EsStore *store, EsLockKey *keys, int nkeys);
 extern void EsStreamLock(const EsStore *store, const text *stream_id);
 extern EsStreamHead EsStreamHeadRead(Relation event, Relation stream_key,
 									 text *stream_id, Snapshot snapshot);
