@@ -24,8 +24,9 @@
 #include "commands/trigger.h"
 #include "common/int.h"
 #include "executor/executor.h"
+#include "executor/nodeModifyTable.h"
 #include "miscadmin.h"
-#include "port/pg_bswap.h"
+#include "rewrite/rewriteHandler.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -60,6 +61,7 @@ typedef struct Inserter
 	bool		has_triggers;	/* AFTER or statement triggers want firing */
 	bool		has_before;		/* BEFORE row triggers besides our own */
 	CommandId	cid;			/* stamps the rows */
+	ExprState **defaults;		/* by column, for those that users added */
 } Inserter;
 
 /* The setting eventstore.metadata, and the same parsed; NULL when empty. */
@@ -177,36 +179,45 @@ random_bits(unsigned char *target, int len)
 }
 
 /*
- * Write UUIDs of version 7 for all events that have no id: milliseconds
- * since 1970, then twelve bits that make those of one call ascend, then
- * random bits.  Neighbours in time are neighbours in the id index.
+ * Write a UUID of version 7: milliseconds since 1970, then twelve bits that
+ * make those of one call ascend with nth, then random bits.  Neighbours in
+ * time are neighbours in the id index.
  */
+static void
+make_id(pg_uuid_t *uuid, TimestampTz at, int nth)
+{
+	unsigned char *id = uuid->data;
+	int64		usecs = at +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	int64		quarters = usecs * 4 + nth; /* about what twelve bits can tell apart */
+	int64		ms = quarters / 4000;
+	uint32		fraction = (uint32) (quarters % 4000);
+
+	random_bits(id + 8, UUID_LEN - 8);
+	for (int b = 0; b < 6; b++)
+		id[b] = (unsigned char) (ms >> (8 * (5 - b)));
+	id[6] = (unsigned char) (0x70 | (fraction >> 8));
+	id[7] = (unsigned char) fraction;
+	id[8] = (unsigned char) (0x80 | (id[8] & 0x3F));
+}
+
+/* Give an id to each event that has none. */
 static void
 assign_ids(EsAppend *append)
 {
-	int64		usecs = append->recorded_at +
-		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-	int64		quarters = usecs * 4;	/* about what twelve bits can tell apart */
+	int			made = 0;
 
 	for (int i = 0; i < append->nevents; i++)
-	{
-		EsNewEvent *event = &append->events[i];
-		unsigned char *id = event->event_id.data;
-		int64		ms;
-		uint32		fraction;
+		if (!append->events[i].has_id)
+			make_id(&append->events[i].event_id, append->recorded_at, made++);
+}
 
-		if (event->has_id)
-			continue;
-		ms = quarters / 4000;
-		fraction = (uint32) (quarters % 4000);
-		random_bits(id + 8, UUID_LEN - 8);
-		for (int b = 0; b < 6; b++)
-			id[b] = (unsigned char) (ms >> (8 * (5 - b)));
-		id[6] = (unsigned char) (0x70 | (fraction >> 8));
-		id[7] = (unsigned char) fraction;
-		id[8] = (unsigned char) (0x80 | (id[8] & 0x3F));
-		quarters++;
-	}
+/* Give an event its id before its place; nth of those of one call. */
+void
+EsMakeEventId(EsNewEvent *event, int nth)
+{
+	make_id(&event->event_id, GetCurrentTimestamp(), nth);
+	event->has_id = true;
 }
 
 /* Read the stored event with this id, committed or our own, into the slot. */
@@ -247,8 +258,8 @@ is_same_event(TupleTableSlot *slot, const text *stream_id,
 											JsonbPGetDatum(event->data)));
 }
 
-static void
-report_id_used(const EsNewEvent *event, const char *detail)
+void
+EsReportIdUsed(const EsNewEvent *event, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
@@ -266,8 +277,8 @@ report_id_used(const EsNewEvent *event, const char *detail)
  * 23505.  The stream is locked, so a first try that is still under way has
  * been waited for.
  */
-static bool
-is_retry(Relation event, const EsStore *store, EsAppend *append)
+bool
+EsAppendIsRetry(Relation event, const EsStore *store, EsAppend *append)
 {
 	Relation	id_key = index_open(store->id_key, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(event, NULL);
@@ -282,19 +293,19 @@ is_retry(Relation event, const EsStore *store, EsAppend *append)
 		if (!new->has_id || !event_by_id(event, id_key, &new->event_id, slot))
 			continue;
 		if (!is_same_event(slot, append->stream_id, new))
-			report_id_used(new, "It belongs to a different event.");
+			EsReportIdUsed(new, "It belongs to a different event.");
 		new->position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
 		new->version = DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull));
 		if (found != i)
-			report_id_used(new, "Only some of the batch's event ids exist.");
+			EsReportIdUsed(new, "Only some of the batch's event ids exist.");
 		if (i > 0 && new->version != append->events[i - 1].version + 1)
-			report_id_used(new, "The events exist, but not in this order one after the other.");
+			EsReportIdUsed(new, "The events exist, but not in this order one after the other.");
 		found++;
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(id_key, AccessShareLock);
 	if (found > 0 && found < append->nevents)
-		report_id_used(&append->events[found - 1],
+		EsReportIdUsed(&append->events[found - 1],
 					   "Only some of the batch's event ids exist.");
 	return found > 0;
 }
@@ -355,9 +366,10 @@ assign_place(Relation event, const EsStore *store, EsAppend *append)
 {
 	/* in the mode that inserting will ask for, so that one lock serves both */
 	Relation	stream_key = index_open(store->stream_key, RowExclusiveLock);
-	EsStreamHead head;
+	EsStreamHead head = {0, 0};
 
-	head = EsStreamHeadForAppend(event, stream_key, append->stream_id);
+	if (!append->own_stream)
+		head = EsStreamHeadForAppend(event, stream_key, append->stream_id);
 	index_close(stream_key, NoLock);
 	check_version(append, head.version);
 	assign_versions(append, head);
@@ -387,7 +399,7 @@ lock_append(const EsStore *store, const EsAppend *append)
 
 	if (append->locked)
 		return;
-	if (!has_tags(append))
+	if (!has_tags(append) && !append->own_stream)
 	{
 		EsStreamLock(store, append->stream_id);
 		return;
@@ -395,7 +407,8 @@ lock_append(const EsStore *store, const EsAppend *append)
 	if (append->nevents > 1)
 		keys = palloc_extended((1 + (Size) append->nevents * ES_MAX_TAGS) * sizeof(EsLockKey),
 							   MCXT_ALLOC_HUGE);
-	keys[nkeys++] = EsLockKeyOf(ES_LOCK_STREAM, append->stream_id, ExclusiveLock);
+	if (!append->own_stream)
+		keys[nkeys++] = EsLockKeyOf(ES_LOCK_STREAM, append->stream_id, ExclusiveLock);
 	for (int i = 0; i < append->nevents && ES_BUG != 40; i++)
 		nkeys += EsTagsAddKeys(append->events[i].tags, RowExclusiveLock,
 							   keys + nkeys);
@@ -460,6 +473,31 @@ has_other_insert_trigger(const TriggerDesc *triggers, int16 timing)
 	return count > 1;
 }
 
+/* The defaults of columns that users added to the table. */
+static ExprState **
+user_column_defaults(Relation event, EState *estate)
+{
+	TupleDesc	desc = RelationGetDescr(event);
+	ExprState **defaults;
+
+	if (desc->natts == ES_EVENT_NATTS)
+		return NULL;
+	defaults = MemoryContextAllocZero(estate->es_query_cxt,
+									  desc->natts * sizeof(ExprState *));
+	for (int i = ES_EVENT_NATTS; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Node	   *expr;
+
+		if (att->attisdropped || att->attgenerated != '\0')
+			continue;
+		expr = build_column_default(event, i + 1);
+		if (expr != NULL)
+			defaults[i] = ExecPrepareExpr((Expr *) expr, estate);
+	}
+	return defaults;
+}
+
 static void
 inserter_open(Inserter *inserter, Relation event)
 {
@@ -481,6 +519,7 @@ inserter_open(Inserter *inserter, Relation event)
 	inserter->estate->es_opened_result_relations =
 		lappend(NIL, inserter->target);
 	ExecOpenIndices(inserter->target, false);
+	inserter->defaults = user_column_defaults(event, inserter->estate);
 
 	triggers = inserter->target->ri_TrigDesc;	/* a copy, unlike the relcache's */
 	inserter->transition = NULL;
@@ -507,24 +546,39 @@ inserter_close(Inserter *inserter)
 		ExecASInsertTriggers(inserter->estate, inserter->target,
 							 inserter->transition);
 		AfterTriggerEndQuery(inserter->estate);
-		ExecCloseResultRelations(inserter->estate);
 	}
-	else
-		ExecCloseIndices(inserter->target);
+	ExecCloseResultRelations(inserter->estate);
 	ExecResetTupleTable(inserter->estate->es_tupleTable, false);
 	FreeExecutorState(inserter->estate);
 }
 
+/* Columns that users added: their defaults, or NULL. */
 static void
-fill_slot(TupleTableSlot *slot, const EsAppend *append, EsNewEvent *event)
+fill_user_columns(Inserter *inserter, TupleTableSlot *slot)
+{
+	ExprContext *econtext = GetPerTupleExprContext(inserter->estate);
+
+	for (int i = ES_EVENT_NATTS; i < slot->tts_tupleDescriptor->natts; i++)
+	{
+		slot->tts_isnull[i] = true;
+		if (inserter->defaults[i] != NULL)
+			slot->tts_values[i] = ExecEvalExprSwitchContext(inserter->defaults[i],
+															econtext,
+															&slot->tts_isnull[i]);
+	}
+}
+
+static void
+fill_slot(Inserter *inserter, TupleTableSlot *slot, const EsAppend *append,
+		  EsNewEvent *event)
 {
 	Datum	   *values = slot->tts_values;
 	bool	   *nulls = slot->tts_isnull;
 
 	ExecClearTuple(slot);
 	memset(nulls, false, ES_EVENT_NATTS * sizeof(bool));
-	for (int i = ES_EVENT_NATTS; i < slot->tts_tupleDescriptor->natts; i++)
-		nulls[i] = true;
+	if (inserter->defaults != NULL)
+		fill_user_columns(inserter, slot);
 	values[ES_EVENT_POSITION - 1] = Int64GetDatum(event->position);
 	values[ES_EVENT_VERSION - 1] = Int64GetDatum(event->version);
 	values[ES_EVENT_RECORDED_AT - 1] = TimestampTzGetDatum(append->recorded_at);
@@ -540,30 +594,60 @@ fill_slot(TupleTableSlot *slot, const EsAppend *append, EsNewEvent *event)
 	ExecStoreVirtualTuple(slot);
 }
 
-/* The tags were checked and locked; whoever changes them now comes too late. */
-static void
-require_same_tags(TupleTableSlot *slot, ArrayType *tags)
+/* Did a trigger leave alone what the store assigned? */
+static bool
+place_is_unchanged(TupleTableSlot *slot, const EsAppend *append,
+				   const EsNewEvent *event)
 {
-	bool		isnull;
-	Datum		stored = slot_getattr(slot, ES_EVENT_TAGS, &isnull);
+	bool		nulls[5];
+	Datum		position = slot_getattr(slot, ES_EVENT_POSITION, &nulls[0]);
+	Datum		version = slot_getattr(slot, ES_EVENT_VERSION, &nulls[1]);
+	Datum		recorded_at = slot_getattr(slot, ES_EVENT_RECORDED_AT, &nulls[2]);
+	Datum		event_id = slot_getattr(slot, ES_EVENT_EVENT_ID, &nulls[3]);
+	Datum		stream_id = slot_getattr(slot, ES_EVENT_STREAM_ID, &nulls[4]);
 
-	if (isnull != (tags == NULL) ||
-		(tags != NULL && !datumIsEqual(PointerGetDatum(DatumGetArrayTypeP(stored)),
-									   PointerGetDatum(tags), false, -1)))
+	return !nulls[0] && !nulls[1] && !nulls[2] && !nulls[3] && !nulls[4] &&
+		DatumGetInt64(position) == event->position &&
+		DatumGetInt64(version) == event->version &&
+		DatumGetTimestampTz(recorded_at) == append->recorded_at &&
+		memcmp(DatumGetUUIDP(event_id), &event->event_id, UUID_LEN) == 0 &&
+		DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, stream_id,
+											 PointerGetDatum(append->stream_id)));
+}
+
+/* The tags were checked and locked: whoever changes them now comes too late. */
+static void
+require_same_tags(TupleTableSlot *slot, const EsNewEvent *event)
+{
+	bool		nulls[2];
+	Datum		tags = slot_getattr(slot, ES_EVENT_TAGS, &nulls[0]);
+	Datum		type = slot_getattr(slot, ES_EVENT_EVENT_TYPE, &nulls[1]);
+
+	if (nulls[0] && event->tags == NULL)
+		return;
+	if (nulls[0] || nulls[1] || event->tags == NULL ||
+		!datumIsEqual(PointerGetDatum(DatumGetArrayTypeP(tags)),
+					  PointerGetDatum(event->tags), false, -1) ||
+		!DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, type,
+											  PointerGetDatum(event->event_type))))
 		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("a trigger changed the tags of the event"),
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("a trigger changed the tags of an event, or the type of one with tags"),
 				 errhint("Give the event its tags where it is appended.")));
 }
 
-/* Fire BEFORE row triggers that users added; they cannot drop the event. */
+/*
+ * Fire BEFORE row triggers that users added.  They may change what the event
+ * says, but neither drop it nor move it.
+ */
 static void
-fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, EsNewEvent *new)
+fire_before_triggers(Inserter *inserter, TupleTableSlot *slot,
+					 const EsAppend *append, const EsNewEvent *event)
 {
 	int64		outer = assigned_position;	/* of the append we are called from */
 	bool		kept;
 
-	assigned_position = new->position;
+	assigned_position = event->position;
 	PG_TRY();
 	{
 		kept = ExecBRInsertTriggers(inserter->estate, inserter->target, slot);
@@ -579,7 +663,29 @@ fire_before_triggers(Inserter *inserter, TupleTableSlot *slot, EsNewEvent *new)
 				 errmsg("a trigger on \"%s\" dropped the event",
 						RelationGetRelationName(inserter->event)),
 				 errhint("Let the trigger raise an error to reject an append.")));
-	require_same_tags(slot, new->tags);
+	if (!place_is_unchanged(slot, append, event))
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("a trigger on \"%s\" changed what the store assigns",
+						RelationGetRelationName(inserter->event)),
+				 errdetail("Stream, version, position, id and time of an event are not for triggers to change.")));
+	require_same_tags(slot, event);
+}
+
+/* Make the row to insert, triggers and generated columns included. */
+static void
+make_row(Inserter *inserter, TupleTableSlot *slot, const EsAppend *append,
+		 EsNewEvent *event)
+{
+	TupleConstr *constraints = RelationGetDescr(inserter->event)->constr;
+
+	fill_slot(inserter, slot, append, event);
+	if (inserter->has_before)
+		fire_before_triggers(inserter, slot, append, event);
+	if (constraints != NULL && constraints->has_generated_stored)
+		ExecComputeStoredGenerated(inserter->target, inserter->estate, slot,
+								   CMD_INSERT);
+	ExecConstraints(inserter->target, slot, inserter->estate);
 }
 
 /* Put the slots' rows into the heap, the indexes and the trigger queue. */
@@ -622,14 +728,7 @@ insert_events(Relation event, EsAppend *append)
 		nslots = Min(append->nevents - done, ES_INSERT_CHUNK);
 		saved = MemoryContextSwitchTo(GetPerTupleMemoryContext(inserter.estate));
 		for (int i = 0; i < nslots; i++)
-		{
-			EsNewEvent *new = &append->events[done + i];
-
-			fill_slot(slots[i], append, new);
-			if (inserter.has_before)
-				fire_before_triggers(&inserter, slots[i], new);
-			ExecConstraints(inserter.target, slots[i], inserter.estate);
-		}
+			make_row(&inserter, slots[i], append, &append->events[done + i]);
 		insert_slots(&inserter, slots, nslots);
 		MemoryContextSwitchTo(saved);
 		ResetPerTupleExprContext(inserter.estate);
@@ -665,13 +764,13 @@ EsAppendEvents(EsAppend *append)
 	bool		has_ids = false;
 
 	EsCheckPrivilege(event, ACL_INSERT);
-	for (int i = 0; i < append->nevents && !has_ids; i++)
+	for (int i = 0; i < append->nevents && !has_ids && !append->locked; i++)
 		has_ids = append->events[i].has_id;
 
 	if (has_ids)
 	{
 		lock_append(store, append);
-		if (is_retry(event, store, append))
+		if (EsAppendIsRetry(event, store, append))
 		{
 			EsNoteLastPosition(last->position);
 			table_close(event, NoLock);
@@ -825,9 +924,13 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 		events[i].metadata =
 			EsMergeMetadata(metadata == NULL || metadata_nulls[i] ? NULL :
 							DatumGetJsonbP(metadata[i]));
-		events[i].has_id = ids != NULL && !id_nulls[i];
-		if (events[i].has_id)
+		events[i].has_id = ids != NULL;
+		if (ids != NULL)
+		{
+			/* a batch of which only some have ids could never be repeated */
+			reject_null_element(id_nulls[i], "event_ids", i);
 			events[i].event_id = *DatumGetUUIDP(ids[i]);
+		}
 		if (tags != NULL && !tag_nulls[i])
 			events[i].tags = EsTagsOfJson(&DatumGetJsonbP(tags[i])->root);
 	}

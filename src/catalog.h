@@ -35,6 +35,13 @@ typedef enum EsEventTagColumn
 	ES_EVENT_TAG_EVENT_TYPE
 } EsEventTagColumn;
 
+/* Columns of es_retagged. */
+typedef enum EsRetaggedColumn
+{
+	ES_RETAGGED_POSITION = 1,
+	ES_RETAGGED_TAGS
+} EsRetaggedColumn;
+
 /* Where this database keeps its store. */
 typedef struct EsStore
 {

@@ -61,6 +61,19 @@ EsInitRangeTable(EState *estate, RangeTblEntry *rte)
 #endif
 }
 
+/* The transaction that holds a lock of the lock manager's list. */
+static inline VirtualTransactionId
+EsLockVxid(const LockInstanceData *held)
+{
+#if PG_VERSION_NUM >= 170000
+	return held->vxid;
+#else
+	VirtualTransactionId vxid = {held->backend, held->lxid};
+
+	return vxid;
+#endif
+}
+
 /* Does this backend hold the lock in exactly this mode? */
 static inline bool
 EsLockIsHeld(const LOCKTAG *tag, LOCKMODE mode)
@@ -82,7 +95,7 @@ EsOwnsRelation(Oid relid, Oid roleid)
 #endif
 }
 
-/* Is this text well-formed JSON that jsonb would take?  Never throws. */
+/* Is this text well-formed JSON?  Throws only for one that is nested too deep. */
 static inline bool
 EsJsonIsValid(const char *text)
 {

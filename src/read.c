@@ -28,7 +28,7 @@
 /* What es_read_all leaves out. */
 typedef struct EventFilter
 {
-	Datum	   *types;			/* wanted event types, sorted by the caller */
+	Datum	   *types;			/* wanted event types */
 	int			ntypes;			/* -1: all */
 	text	   *category;		/* NULL: all */
 } EventFilter;
@@ -132,32 +132,44 @@ same_bytes(const text *a, const char *data, int len)
 }
 
 static bool
+is_of_category(const text *category, const text *stream_id)
+{
+	const char *data = VARDATA_ANY(stream_id);
+
+	return same_bytes(category, data,
+					  EsCategoryLength(data, VARSIZE_ANY_EXHDR(stream_id)));
+}
+
+static bool
+is_of_types(const EventFilter *filter, const text *type)
+{
+	for (int i = 0; i < filter->ntypes; i++)
+		if (same_bytes(DatumGetTextPP(filter->types[i]), VARDATA_ANY(type),
+					   VARSIZE_ANY_EXHDR(type)))
+			return true;
+	return false;
+}
+
+static bool
 passes_filter(const EventFilter *filter, TupleTableSlot *slot)
 {
+	bool		passes = true;
 	bool		isnull;
 
 	if (filter->category != NULL)
 	{
-		text	   *stream_id = DatumGetTextPP(slot_getattr(slot, ES_EVENT_STREAM_ID,
-															&isnull));
-		const char *data = VARDATA_ANY(stream_id);
+		Datum		value = slot_getattr(slot, ES_EVENT_STREAM_ID, &isnull);
+		text	   *stream_id = DatumGetTextPP(value);
 
-		if (!same_bytes(filter->category, data,
-						EsCategoryLength(data, VARSIZE_ANY_EXHDR(stream_id))))
-			return false;
+		passes = is_of_category(filter->category, stream_id);
+		if ((Pointer) stream_id != DatumGetPointer(value))
+			pfree(stream_id);	/* a long id may be stored compressed */
 	}
-	if (filter->ntypes >= 0)
-	{
-		text	   *type = DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE,
-													   &isnull));
-
-		for (int i = 0; i < filter->ntypes; i++)
-			if (same_bytes(DatumGetTextPP(filter->types[i]), VARDATA_ANY(type),
-						   VARSIZE_ANY_EXHDR(type)))
-				return true;
-		return false;
-	}
-	return true;
+	if (passes && filter->ntypes >= 0)
+		passes = is_of_types(filter,
+							 DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE,
+														 &isnull)));
+	return passes;
 }
 
 /* The filter as the arguments say; null elements match nothing. */
@@ -172,6 +184,11 @@ filter_arguments(FunctionCallInfo fcinfo)
 		bool	   *nulls;
 		int			n;
 
+		if (ARR_NDIM(types) > 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("argument \"%s\" must be a one-dimensional array",
+							"event_types")));
 		deconstruct_array(types, TEXTOID, -1, false, TYPALIGN_INT,
 						  &filter.types, &nulls, &n);
 		filter.ntypes = 0;

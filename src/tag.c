@@ -19,10 +19,13 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
@@ -30,8 +33,10 @@
 #include "miscadmin.h"
 #include "replication/logicalworker.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "point.h"
@@ -173,6 +178,31 @@ EsTagsAddKeys(ArrayType *tags, LOCKMODE mode, EsLockKey *keys)
 	return n;
 }
 
+/* Position of the last event with this tag, as of now; 0 without any. */
+int64
+EsTagLastPosition(text *tag)
+{
+	const EsStore *store;
+	Relation	rel = EsEventTagOpen(&store, AccessShareLock);
+	Relation	index = index_open(store->tag_key, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan = EsIndexBeginScan(rel, index, SnapshotSelf, 1);
+	ScanKeyData key;
+	int64		position = 0;
+	bool		isnull;
+
+	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(tag));
+	index_rescan(scan, &key, 1, NULL, 0);
+	if (index_getnext_slot(scan, BackwardScanDirection, slot))
+		position = DatumGetInt64(slot_getattr(slot, ES_EVENT_TAG_POSITION, &isnull));
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, NoLock);
+	table_close(rel, NoLock);
+	return position;
+}
+
 /* ----- the way into the table ----- */
 
 /*
@@ -298,7 +328,7 @@ EsTagsExpect(ArrayType *tags, int64 position)
 
 /*
  * Are the tags of this new row for us to write?  Not if the append wrote them
- * or if the row came with its position set.  39P01 when a trigger changed
+ * or if the row came with its position set.  27000 when a trigger changed
  * them after they had been locked.
  */
 static bool
@@ -312,8 +342,8 @@ is_expected(ArrayType *tags, int64 position)
 		return IsLogicalWorker() && !EsTagsAreReplicated(EsStoreGet());
 	if (entry->hash != hash_of_tags(tags))
 		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("a trigger changed the tags of the event"),
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("a trigger changed the tags of an event"),
 				 errhint("Give the event its tags where it is appended.")));
 	return true;
 }
@@ -344,7 +374,7 @@ es_event_tag(PG_FUNCTION_ARGS)
 	desc = RelationGetDescr(trigger->tg_relation);
 	value = heap_getattr(row, ES_EVENT_TAGS, desc, &isnull);
 	if (isnull)
-		PG_RETURN_NULL();
+		PG_RETURN_POINTER(NULL);
 	tags = DatumGetArrayTypeP(value);
 	position = DatumGetInt64(heap_getattr(row, ES_EVENT_POSITION, desc, &isnull));
 	if (is_expected(tags, position))
@@ -356,7 +386,7 @@ es_event_tag(PG_FUNCTION_ARGS)
 												   desc, &isnull)));
 		EsTagWriterEnd(writer);
 	}
-	PG_RETURN_NULL();
+	PG_RETURN_POINTER(NULL);
 }
 
 /*

@@ -21,6 +21,8 @@ extern ArrayType *EsTagsOfJson(JsonbContainer *json);
 extern int	EsTagsDeconstruct(ArrayType *tags, Datum **elements);
 extern int	EsTagsAddKeys(ArrayType *tags, LOCKMODE mode, EsLockKey *keys);
 
+extern int64 EsTagLastPosition(text *tag);
+
 extern EsTagWriter *EsTagWriterBegin(void);
 extern void EsTagWriterAdd(EsTagWriter *writer, ArrayType *tags,
 						   int64 position, const text *event_type);

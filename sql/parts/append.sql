@@ -38,7 +38,8 @@ COMMENT ON FUNCTION es_append_batch(text, text[], jsonb[], bigint, jsonb[], uuid
 	'append several events to one stream; answers the version of the last';
 
 -- NULL before the session's first append.  After a retry, the position of
--- the event that was there.
+-- the event that was there; after an append that was rolled back, a position
+-- that stays empty.
 CREATE FUNCTION es_last_position() RETURNS bigint
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION es_last_position() IS

@@ -13,7 +13,7 @@ CREATE TABLE es_event (
 	event_type   text        COLLATE "C" NOT NULL,
 	data         jsonb       NOT NULL,
 	metadata     jsonb,
-	tags         text[],
+	tags         text[]      COLLATE "C",
 	CONSTRAINT es_event_pkey PRIMARY KEY (position),
 	CONSTRAINT es_event_event_id_key UNIQUE (event_id),
 	CONSTRAINT es_event_stream_id_version_key UNIQUE (stream_id, version)

@@ -10,7 +10,9 @@ CREATE FUNCTION es_event_refuse() RETURNS trigger
 COMMENT ON FUNCTION es_event_refuse() IS
 	'refuses to change or remove events';
 
-CREATE TRIGGER es_event_insert BEFORE INSERT ON es_event
+-- Fires after all other BEFORE triggers, which go by name, so that none can
+-- change what it assigned.
+CREATE TRIGGER zz_es_event_insert BEFORE INSERT ON es_event
 	FOR EACH ROW EXECUTE FUNCTION es_event_insert();
 CREATE TRIGGER es_event_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON es_event
 	FOR EACH STATEMENT EXECUTE FUNCTION es_event_refuse();
@@ -18,7 +20,7 @@ CREATE TRIGGER es_event_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON es_event
 CREATE TRIGGER es_event_refuse_row BEFORE UPDATE OR DELETE ON es_event
 	FOR EACH ROW EXECUTE FUNCTION es_event_refuse();
 ALTER TABLE es_event
-	ENABLE ALWAYS TRIGGER es_event_insert,
+	ENABLE ALWAYS TRIGGER zz_es_event_insert,
 	ENABLE ALWAYS TRIGGER es_event_refuse,
 	ENABLE ALWAYS TRIGGER es_event_refuse_row;
 
@@ -46,6 +48,9 @@ BEGIN
 	IF role IS NULL THEN
 		RAISE 'argument "role" must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
+	IF level IS NULL THEN
+		RAISE 'argument "level" must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
 	IF given IS NULL THEN
 		RAISE 'invalid level "%"', level USING
 			ERRCODE = 'invalid_parameter_value',
@@ -59,6 +64,8 @@ BEGIN
 		SELECT * FROM (VALUES
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
+			('reader', 'SELECT', 'es_event_tag'),
+			('reader', 'SELECT', 'es_retagged'),
 			('writer', 'INSERT', 'es_event'),
 			('admin', 'INSERT, UPDATE', 'es_settled')
 		) AS v(level, privileges, name)
@@ -74,10 +81,14 @@ BEGIN
 				('reader', 'es_stream_version'),
 				('reader', 'es_read_stream'),
 				('reader', 'es_read_all'),
+				('reader', 'es_read'),
+				('reader', 'es_read_boundary'),
 				('reader', 'es_settled_position'),
 				('reader', 'es_position_at'),
 				('writer', 'es_append'),
 				('writer', 'es_append_batch'),
+				('writer', 'es_append_if'),
+				('writer', 'es_try_append_if'),
 				('writer', 'es_last_position'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),

@@ -1,7 +1,9 @@
 -- log: places in the global order.  All need SELECT on es_event.
 
--- No event at or below it can still appear, for this caller's snapshot.  On a
--- standby it is the position that was written down last.
+-- No event at or below it can still appear.  In REPEATABLE READ and above that
+-- is as the transaction's snapshot sees it.  In READ COMMITTED ask before the
+-- statement that reads: a statement's snapshot is older than an answer given
+-- inside it.  On a standby it is the position that was written down last.
 CREATE FUNCTION es_settled_position() RETURNS bigint
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION es_settled_position() IS
