@@ -633,12 +633,12 @@ report_conflict(const Condition *condition, const Conflict *conflict)
 	bool		unique = !condition->has_after;
 	char	   *tags = conflict->has_tags ?
 		OidOutputFunctionCall(F_ARRAY_OUT, conflict->tags) : "{}";
-	const char *why = conflict->own ? " It was appended by this transaction." :
-		conflict->unseen ? " It is newer than this transaction's snapshot." : "";
+	const char *why = conflict->own ? " It was appended by this transaction." : "";
 
 	ereport(ERROR,
 			(errcode(unique ? ERRCODE_UNIQUE_VIOLATION : ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 unique ? errmsg("an event matches the append condition") :
+			 conflict->unseen ? errmsg("an event newer than this transaction's snapshot matches the append condition") :
 			 errmsg("an event matches the append condition behind position " INT64_FORMAT,
 					condition->after),
 			 errdetail("The event at position " INT64_FORMAT " of type \"%s\" with tags %s matches item %d of the query.%s",
@@ -646,7 +646,9 @@ report_conflict(const Condition *condition, const Conflict *conflict)
 					   tags, conflict->item, why),
 			 unique ? 0 :
 			 conflict->own ? errhint("Give as \"after\" what the earlier append answered, or read the boundary again.") :
-			 errhint("Read the boundary again and decide again."),
+			 errhint("%s", IsolationUsesXactSnapshot() ?
+					 "Roll back, read the boundary again and decide again." :
+					 "Read the boundary again and decide again."),
 			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "es_append_condition")));
 }
 
@@ -656,19 +658,21 @@ report_conflict(const Condition *condition, const Conflict *conflict)
 static bool
 is_retry(Relation event, const EsStore *store, Batch *batch)
 {
-	int			found = 0;
+	EsAppend   *stored = NULL;
+	EsAppend   *new = NULL;
 
 	for (int i = 0; i < batch->nruns; i++)
 	{
 		EsAppend   *run = &batch->runs[i];
 
 		if (!run->own_stream && EsAppendIsRetry(event, store, run))
-			found++;
-		if (found > 0 && found != i + 1)
-			EsReportIdUsed(found > i ? run->events : &batch->events[0],
-						   "Only some of the batch's event ids exist.");
+			stored = run;
+		else
+			new = run;
 	}
-	return found > 0;
+	if (stored != NULL && new != NULL)
+		EsReportIdUsed(stored->events, "Only some of the batch's event ids exist.");
+	return stored != NULL;
 }
 
 /*

@@ -10,7 +10,8 @@ CREATE FUNCTION es_event_tag_guard() RETURNS trigger
 COMMENT ON FUNCTION es_event_tag_guard() IS
 	'lets restored and replicated rows in, and refuses all other changes';
 
--- Before triggers of the same kind that users add: those may ask for tags.
+-- Fires before triggers of the same kind that users add and that come behind it
+-- in the alphabet: those may ask for tags.
 CREATE TRIGGER aa_es_event_tag AFTER INSERT ON es_event
 	FOR EACH ROW WHEN (NEW.tags IS NOT NULL) EXECUTE FUNCTION es_event_tag();
 ALTER TABLE es_event ENABLE ALWAYS TRIGGER aa_es_event_tag;
