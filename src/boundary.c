@@ -160,6 +160,7 @@ query_settled(Relation event, const EsStore *store, const EsQuery *query,
 	int64		last;
 	int			n;
 
+	EsPoint("boundary-ask");
 	*lsn = InvalidXLogRecPtr;
 	if (EsFollowsOrigin(store))
 		return EsSettledForSnapshot(event, store, GetActiveSnapshot());
@@ -249,7 +250,7 @@ read_query(Relation event, const EsStore *store, const EsQuery *query,
 	if (!ScanDirectionIsForward(direction))
 		first = Min(first, last);
 	scan = EsMatchBegin(event, store, query,
-						fixed ? GetActiveSnapshot() : SnapshotSelf,
+						fixed || ES_BUG == 48 ? GetActiveSnapshot() : SnapshotSelf,
 						first, ScanDirectionIsForward(direction) ? last : 1,
 						direction);
 	for (int64 n = 0; n < max_count && (slot = EsMatchNext(scan, &position, NULL)) != NULL; n++)

@@ -228,7 +228,7 @@ merge_keys(EsLockKey *keys, int nkeys)
 	{
 		if (kept == 0 || compare_keys(&keys[i], &keys[kept - 1]) != 0)
 			keys[kept++] = keys[i];
-		else if (keys[i].mode != keys[kept - 1].mode)
+		else if (keys[i].mode != keys[kept - 1].mode && ES_BUG != 47)
 			keys[kept - 1].mode = ShareRowExclusiveLock;
 	}
 	return kept;
