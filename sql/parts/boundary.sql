@@ -70,3 +70,17 @@ CREATE FUNCTION es_try_append_if(
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION es_try_append_if(jsonb, jsonb, bigint) IS
 	'append events unless others match a query; answers whether, and if not which event does';
+
+-- For the owner.  Gives the events that match other tags, for queries and
+-- conditions from now on; all appends stand still until the transaction ends.
+-- The events themselves do not change: column tags of es_event keeps what they
+-- were appended with, es_retagged says what they carry now.  What was decided
+-- before is not decided again.
+CREATE FUNCTION es_retag(
+	query  jsonb,
+	add    text[] DEFAULT NULL,
+	remove text[] DEFAULT NULL
+) RETURNS bigint
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION es_retag(jsonb, text[], text[]) IS
+	'add tags to, and remove tags from, the events that match a query; answers how many changed';

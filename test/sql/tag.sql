@@ -106,5 +106,35 @@ SELECT es_append('s-9', 'Told', '{}', tags => '{m,n}');
 INSERT INTO es_event (stream_id, event_type, data, tags) VALUES ('s-9', 'Told', '{}', '{o}');
 SELECT * FROM broken();
 
+-- The owner retags; queries follow, the events do not change.
+SELECT md5(string_agg(e::text, '' ORDER BY position)) AS before FROM es_event e \gset
+SELECT es_retag('{"items": [{"tags": ["course:c1"]}, {"types": ["C"]}]}', '{new,course:c1}', '{student:s1,c}');
+SELECT * FROM es_event_tag WHERE tag IN ('new', 'course:c1', 'student:s1', 'c');
+SELECT position, tags, retagged_by = session_user AS mine FROM es_retagged;
+SELECT position, tags FROM es_read('{"items": [{"tags": ["new"]}]}');
+SELECT es_append_if('[{"type": "A", "data": 1}]', '{"items": [{"tags": ["new"]}]}');
+SELECT * FROM broken();
+-- Again: nothing to change.  Back: as if it had never been.
+SELECT es_retag('{"items": [{"tags": ["new"]}]}', '{new}', '{c}');
+BEGIN;
+SELECT es_retag('{"items": [{"tags": ["new"]}]}', '{x}'), es_retag('{"items": [{"tags": ["x"]}]}', NULL, '{x}');
+SELECT * FROM broken();
+ROLLBACK;
+SELECT es_retag('{"items": [{"types": ["A"], "tags": ["new"]}]}', '{student:s1}', '{new}');
+SELECT position, tags FROM es_retagged;
+SELECT es_retag('{}', '{}', '{}'), es_retag('{"items": [{"tags": ["nobody"]}]}', '{x}');
+SELECT md5(string_agg(e::text, '' ORDER BY position)) = :'before' AS unchanged FROM es_event e;
+SELECT * FROM broken();
+SELECT es_retag('{"items": [{"types": ["C"]}]}', (SELECT array_agg(n::text) FROM generate_series(1, 64) n));
+SELECT es_retag(NULL);
+CREATE ROLE regress_es_tagger;
+SELECT es_grant('regress_es_tagger', 'admin');
+GRANT EXECUTE ON FUNCTION es_retag(jsonb, text[], text[]) TO regress_es_tagger;
+SET ROLE regress_es_tagger;
+SELECT es_retag('{}', '{x}');
+RESET ROLE;
+DROP OWNED BY regress_es_tagger;
+DROP ROLE regress_es_tagger;
+
 DROP EXTENSION eventstore CASCADE;
 DROP FUNCTION broken(), retag(), tell();
