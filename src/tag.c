@@ -25,6 +25,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -48,8 +49,9 @@
 struct EsTagWriter
 {
 	Relation	rel;
-	EState	   *estate;			/* owns the slots */
-	ResultRelInfo *target;
+	Relation   *indexes;
+	IndexInfo **infos;			/* of each index */
+	int			nindexes;
 	TupleTableSlot *slots[ES_TAG_CHUNK];
 	int			nslots;			/* made so far */
 	int			nrows;			/* waiting in the slots */
@@ -205,6 +207,24 @@ EsTagLastPosition(text *tag)
 
 /* ----- the way into the table ----- */
 
+/* 0A000 for an index that only the executor could keep. */
+static void
+open_index(EsTagWriter *writer, Oid oid)
+{
+	Relation	index = index_open(oid, RowExclusiveLock);
+	IndexInfo  *info = BuildIndexInfo(index);
+
+	if (info->ii_Expressions != NIL || info->ii_Predicate != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("index \"%s\" on \"%s\" has expressions or a predicate",
+						RelationGetRelationName(index),
+						RelationGetRelationName(writer->rel)),
+				 errhint("Drop the index; indexes on plain columns are kept.")));
+	writer->indexes[writer->nindexes] = index;
+	writer->infos[writer->nindexes++] = info;
+}
+
 /*
  * Begin to write rows, which EsTagWriterEnd puts into the table.  Checks no
  * privilege and fires no trigger: whoever may append an event may tag it.
@@ -213,20 +233,37 @@ EsTagWriter *
 EsTagWriterBegin(void)
 {
 	EsTagWriter *writer = palloc0(sizeof(EsTagWriter));
-	RangeTblEntry *rte = makeNode(RangeTblEntry);
 	const EsStore *store;
+	List	   *oids;
+	ListCell   *lc;
 
 	writer->rel = EsEventTagOpen(&store, RowExclusiveLock);
-	writer->estate = CreateExecutorState();
-	rte->rtekind = RTE_RELATION;
-	rte->relid = RelationGetRelid(writer->rel);
-	rte->relkind = writer->rel->rd_rel->relkind;
-	rte->rellockmode = RowExclusiveLock;
-	EsInitRangeTable(writer->estate, rte);
-	writer->target = makeNode(ResultRelInfo);
-	InitResultRelInfo(writer->target, writer->rel, 1, NULL, 0);
-	ExecOpenIndices(writer->target, false);
+	oids = RelationGetIndexList(writer->rel);
+	writer->indexes = palloc(list_length(oids) * sizeof(Relation));
+	writer->infos = palloc(list_length(oids) * sizeof(IndexInfo *));
+	foreach(lc, oids)
+		open_index(writer, lfirst_oid(lc));
+	list_free(oids);
 	return writer;
+}
+
+static void
+insert_index_entries(EsTagWriter *writer, TupleTableSlot *slot)
+{
+	for (int i = 0; i < writer->nindexes; i++)
+	{
+		Datum		values[INDEX_MAX_KEYS];
+		bool		nulls[INDEX_MAX_KEYS];
+		Form_pg_index form = writer->indexes[i]->rd_index;
+
+		if (!writer->infos[i]->ii_ReadyForInserts)
+			continue;
+		FormIndexDatum(writer->infos[i], slot, NULL, values, nulls);
+		(void) index_insert(writer->indexes[i], values, nulls, &slot->tts_tid,
+							writer->rel,
+							form->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+							false, writer->infos[i]);
+	}
 }
 
 static void
@@ -241,8 +278,7 @@ flush_rows(EsTagWriter *writer)
 	else
 		table_multi_insert(writer->rel, writer->slots, writer->nrows, cid, 0, NULL);
 	for (int i = 0; i < writer->nrows; i++)
-		list_free(EsInsertIndexTuples(writer->target, writer->slots[i],
-									  writer->estate));
+		insert_index_entries(writer, writer->slots[i]);
 	writer->nrows = 0;
 }
 
@@ -252,9 +288,7 @@ next_slot(EsTagWriter *writer)
 	if (writer->nrows == ES_TAG_CHUNK)
 		flush_rows(writer);
 	if (writer->nrows == writer->nslots)
-		writer->slots[writer->nslots++] =
-			ExecInitExtraTupleSlot(writer->estate, RelationGetDescr(writer->rel),
-								   table_slot_callbacks(writer->rel));
+		writer->slots[writer->nslots++] = table_slot_create(writer->rel, NULL);
 	return writer->slots[writer->nrows++];
 }
 
@@ -284,14 +318,15 @@ EsTagWriterAdd(EsTagWriter *writer, ArrayType *tags, int64 position,
 	}
 }
 
-/* Put all rows into the table and its indexes; the lock stays to commit. */
+/* Put all rows into the table and its indexes; the locks stay to commit. */
 void
 EsTagWriterEnd(EsTagWriter *writer)
 {
 	flush_rows(writer);
-	ExecCloseIndices(writer->target);
-	ExecResetTupleTable(writer->estate->es_tupleTable, false);
-	FreeExecutorState(writer->estate);
+	for (int i = 0; i < writer->nslots; i++)
+		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	for (int i = 0; i < writer->nindexes; i++)
+		index_close(writer->indexes[i], NoLock);
 	table_close(writer->rel, NoLock);
 	pfree(writer);
 }
