@@ -20,7 +20,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream tag log append read query boundary retag guard check handler point
+ROOMS = eventstore catalog stream tag log append read match boundary retag guard check handler point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.

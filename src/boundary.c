@@ -59,7 +59,7 @@
 #include "compat.h"
 #include "log.h"
 #include "point.h"
-#include "query.h"
+#include "match.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -78,7 +78,7 @@ typedef struct Batch
 /* What must not be there. */
 typedef struct Condition
 {
-	EsQuery    *query;			/* NULL: no condition */
+	EsBoundary    *query;			/* NULL: no condition */
 	bool		has_after;
 	int64		after;			/* 0 without */
 } Condition;
@@ -123,7 +123,7 @@ add_holders(Holders *holders, const VirtualTransactionId *vxids, int n)
 
 /* Who may be appending an event that the item matches?  It has tags. */
 static void
-add_appenders(Holders *holders, const EsQueryItem *item)
+add_appenders(Holders *holders, const EsBoundaryItem *item)
 {
 	VirtualTransactionId *fewest = NULL;
 	int			n = INT_MAX;
@@ -151,7 +151,7 @@ add_appenders(Holders *holders, const EsQueryItem *item)
  * WAL that makes it durable (steps 1 to 3).
  */
 static int64
-query_settled(Relation event, const EsStore *store, const EsQuery *query,
+query_settled(Relation event, const EsStore *store, const EsBoundary *query,
 			  XLogRecPtr *lsn)
 {
 	Holders		holders = {NULL, 0};
@@ -200,7 +200,7 @@ is_unseen(Relation event, TupleTableSlot *slot, bool *own)
  * after the snapshot.
  */
 static int64
-seen_up_to(Relation event, const EsStore *store, const EsQuery *query,
+seen_up_to(Relation event, const EsStore *store, const EsBoundary *query,
 		   int64 first, int64 last)
 {
 	EsMatchScan *scan = EsMatchBegin(event, store, query, SnapshotSelf, first,
@@ -232,7 +232,7 @@ typedef void (*EventSink) (TupleTableSlot *slot, void *arg);
  * SERIALIZABLE knows what was read.
  */
 static int64
-read_query(Relation event, const EsStore *store, const EsQuery *query,
+read_query(Relation event, const EsStore *store, const EsBoundary *query,
 		   int64 first, int64 max_count, ScanDirection direction,
 		   EventSink sink, void *arg)
 {
@@ -265,14 +265,14 @@ read_query(Relation event, const EsStore *store, const EsQuery *query,
 	return last;
 }
 
-static EsQuery *
+static EsBoundary *
 query_argument(FunctionCallInfo fcinfo, int n, const char *name)
 {
 	if (PG_ARGISNULL(n))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", name)));
-	return EsQueryParse(PG_GETARG_JSONB_P(n));
+	return EsBoundaryParse(PG_GETARG_JSONB_P(n));
 }
 
 static int64
@@ -302,7 +302,7 @@ Datum
 es_read(PG_FUNCTION_ARGS)
 {
 	const EsStore *store;
-	EsQuery    *query = query_argument(fcinfo, 0, "query");
+	EsBoundary    *query = query_argument(fcinfo, 0, "query");
 	int64		from = natural_argument(fcinfo, 1, "from_position", 0);
 	int64		max_count = natural_argument(fcinfo, 2, "max_count", PG_INT64_MAX);
 	bool		backwards = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
@@ -337,7 +337,7 @@ Datum
 es_read_boundary(PG_FUNCTION_ARGS)
 {
 	const EsStore *store;
-	EsQuery    *query = query_argument(fcinfo, 0, "query");
+	EsBoundary    *query = query_argument(fcinfo, 0, "query");
 	Relation	event = EsEventOpen(&store, AccessShareLock);
 	ArrayBuildState *events;
 	TupleDesc	desc;
@@ -518,7 +518,7 @@ condition_arguments(FunctionCallInfo fcinfo)
 	Condition	condition = {NULL, false, 0};
 
 	if (!PG_ARGISNULL(1))
-		condition.query = EsQueryParse(PG_GETARG_JSONB_P(1));
+		condition.query = EsBoundaryParse(PG_GETARG_JSONB_P(1));
 	condition.has_after = !PG_ARGISNULL(2);
 	condition.after = natural_argument(fcinfo, 2, "after", 0);
 	return condition;
@@ -528,7 +528,7 @@ condition_arguments(FunctionCallInfo fcinfo)
 
 /* Of an item's tags the one that was used longest ago, or never. */
 static text *
-quietest_tag(const EsQueryItem *item)
+quietest_tag(const EsBoundaryItem *item)
 {
 	text	   *quietest = item->tags[0];
 	int64		oldest = PG_INT64_MAX;
@@ -548,7 +548,7 @@ quietest_tag(const EsQueryItem *item)
 
 /* Take all locks of the append, those of its condition included. */
 static void
-lock_batch(const EsStore *store, const Batch *batch, const EsQuery *query)
+lock_batch(const EsStore *store, const Batch *batch, const EsBoundary *query)
 {
 	int			nitems = query == NULL ? 0 : query->nitems;
 	EsLockKey  *keys;

@@ -28,7 +28,7 @@
 
 #include "catalog.h"
 #include "compat.h"
-#include "query.h"
+#include "match.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -79,7 +79,7 @@ find_retagged(Relation retagged, const EsStore *store, int64 position,
 /* All events that match, with the tags they carry now. */
 static List *
 find_targets(Relation event, Relation retagged, const EsStore *store,
-			 const EsQuery *query)
+			 const EsBoundary *query)
 {
 	EsMatchScan *scan = EsMatchBegin(event, store, query, SnapshotSelf, 1,
 									 PG_INT64_MAX, ForwardScanDirection);
@@ -245,7 +245,7 @@ es_retag(PG_FUNCTION_ARGS)
 	retagged = table_open(store->retagged, RowExclusiveLock);
 	SPI_connect();
 	foreach(lc, find_targets(event, retagged, store,
-							 EsQueryParse(PG_GETARG_JSONB_P(0))))
+							 EsBoundaryParse(PG_GETARG_JSONB_P(0))))
 		changed += retag_event(retagged, store, lfirst(lc), add, remove);
 	SPI_finish();
 	CommandCounterIncrement();

@@ -1,8 +1,8 @@
 /*
- * query.h: queries over event types and tags.
+ * match.h: queries over event types and tags.
  */
-#ifndef ES_QUERY_H
-#define ES_QUERY_H
+#ifndef ES_MATCH_H
+#define ES_MATCH_H
 
 #include "postgres.h"
 
@@ -17,32 +17,32 @@
 #define ES_MAX_QUERY_TYPES 256	/* an item */
 
 /* Matches an event of one of the types that has all of the tags. */
-typedef struct EsQueryItem
+typedef struct EsBoundaryItem
 {
 	text	  **types;
 	int			ntypes;			/* 0: any type */
 	text	  **tags;			/* sorted, each once */
 	int			ntags;			/* 0: any tags */
-} EsQueryItem;
+} EsBoundaryItem;
 
 /* Matches what any of its items matches. */
-typedef struct EsQuery
+typedef struct EsBoundary
 {
-	EsQueryItem *items;
+	EsBoundaryItem *items;
 	int			nitems;			/* at least 1 */
 	bool		broad;			/* some item has no tags */
-} EsQuery;
+} EsBoundary;
 
 /* A walk along the events that match; see EsMatchBegin. */
 typedef struct EsMatchScan EsMatchScan;
 
-extern EsQuery *EsQueryParse(Jsonb *json);
+extern EsBoundary *EsBoundaryParse(Jsonb *json);
 
 extern EsMatchScan *EsMatchBegin(Relation event, const EsStore *store,
-								 const EsQuery *query, Snapshot snapshot,
+								 const EsBoundary *query, Snapshot snapshot,
 								 int64 first, int64 last,
 								 ScanDirection direction);
 extern TupleTableSlot *EsMatchNext(EsMatchScan *scan, int64 *position, int *item);
 extern void EsMatchEnd(EsMatchScan *scan);
 
-#endif							/* ES_QUERY_H */
+#endif							/* ES_MATCH_H */

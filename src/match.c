@@ -1,5 +1,5 @@
 /*
- * query.c: queries over event types and tags, from JSON to a walk.
+ * match.c: queries over event types and tags, from JSON to a walk.
  *
  * The JSON is that of the public specification of dynamic consistency
  * boundaries, taken strictly: a misspelt key must not turn a condition into
@@ -23,7 +23,7 @@
 #include "utils/fmgroids.h"
 
 #include "compat.h"
-#include "query.h"
+#include "match.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -108,7 +108,7 @@ key_is(const JsonbValue *key, const char *name)
 }
 
 static void
-parse_item(JsonbValue *value, EsQueryItem *item)
+parse_item(JsonbValue *value, EsBoundaryItem *item)
 {
 	JsonbIterator *it;
 	JsonbValue	key;
@@ -135,23 +135,23 @@ parse_item(JsonbValue *value, EsQueryItem *item)
 }
 
 static void
-parse_items(JsonbValue *value, EsQuery *query)
+parse_items(JsonbValue *value, EsBoundary *query)
 {
 	JsonbValue *elements;
 
 	query->nitems = array_elements(value, ES_MAX_QUERY_ITEMS, "items", &elements);
 	if (query->nitems == 0)
 		report_query("\"items\" is empty; leave it out to match all events.");
-	query->items = palloc0(query->nitems * sizeof(EsQueryItem));
+	query->items = palloc0(query->nitems * sizeof(EsBoundaryItem));
 	for (int i = 0; i < query->nitems; i++)
 		parse_item(&elements[i], &query->items[i]);
 }
 
 /* 22023 for what is no query, 54000 for one that is too large. */
-EsQuery *
-EsQueryParse(Jsonb *json)
+EsBoundary *
+EsBoundaryParse(Jsonb *json)
 {
-	EsQuery    *query = palloc0(sizeof(EsQuery));
+	EsBoundary    *query = palloc0(sizeof(EsBoundary));
 	JsonbIterator *it;
 	JsonbValue	key;
 
@@ -172,7 +172,7 @@ EsQueryParse(Jsonb *json)
 	if (query->nitems == 0)		/* all events: one item that asks for nothing */
 	{
 		query->nitems = 1;
-		query->items = palloc0(sizeof(EsQueryItem));
+		query->items = palloc0(sizeof(EsBoundaryItem));
 	}
 	for (int i = 0; i < query->nitems; i++)
 		query->broad |= query->items[i].ntags == 0;
@@ -199,7 +199,7 @@ typedef struct Cursor
 /* Along one item: all of its tags, or the log. */
 typedef struct ItemWalk
 {
-	const EsQueryItem *item;
+	const EsBoundaryItem *item;
 	Cursor	   *cursors;
 	int			ncursors;
 	bool		done;
@@ -293,7 +293,7 @@ cursor_seek(EsMatchScan *scan, Cursor *cursor, int64 position)
 }
 
 static bool
-type_matches(const EsQueryItem *item, const Cursor *cursor)
+type_matches(const EsBoundaryItem *item, const Cursor *cursor)
 {
 	bool		isnull;
 	text	   *type;
@@ -333,7 +333,7 @@ walk_seek(EsMatchScan *scan, ItemWalk *walk, int64 position)
 }
 
 static void
-walk_init(EsMatchScan *scan, ItemWalk *walk, const EsQueryItem *item)
+walk_init(EsMatchScan *scan, ItemWalk *walk, const EsBoundaryItem *item)
 {
 	walk->item = item;
 	walk->ncursors = Max(item->ntags, 1);
@@ -343,7 +343,7 @@ walk_init(EsMatchScan *scan, ItemWalk *walk, const EsQueryItem *item)
 }
 
 static void
-open_event_tag(EsMatchScan *scan, const EsQuery *query)
+open_event_tag(EsMatchScan *scan, const EsBoundary *query)
 {
 	const EsStore *store;
 
@@ -361,7 +361,7 @@ open_event_tag(EsMatchScan *scan, const EsQuery *query)
  * must stay until EsMatchEnd.
  */
 EsMatchScan *
-EsMatchBegin(Relation event, const EsStore *store, const EsQuery *query,
+EsMatchBegin(Relation event, const EsStore *store, const EsBoundary *query,
 			 Snapshot snapshot, int64 first, int64 last, ScanDirection direction)
 {
 	EsMatchScan *scan = palloc0(sizeof(EsMatchScan));
