@@ -13,6 +13,7 @@
 EXTENSION = eventstore
 EXTVERSION = 0.1
 MODULE_big = eventstore
+HEADERS_eventstore = src/eventstore.h
 
 # Where the sources are: elsewhere, in a VPATH build.
 top := $(patsubst %/,%,$(or $(VPATH),$(dir $(firstword $(MAKEFILE_LIST)))))
@@ -20,16 +21,16 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream tag log append read match boundary retag guard check handler point
+ROOMS = eventstore catalog stream tag log append read match boundary retag guard check handler aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild worker point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog stream append read log guard tag boundary check privilege
+PARTS = catalog stream append read log aggregate snapshot state decider command trial guard tag boundary check projection runner rebuild worker privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log guard trigger check tag boundary
+REGRESS = catalog stream append read log guard trigger check tag boundary aggregate aggregate_rights state snapshot decider command trial projection projection_rights runner rebuild
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))
@@ -56,8 +57,8 @@ endif
 
 $(OBJS): $(wildcard $(top)/src/*.h)
 
-$(DATA_built): $(PART_FILES)
-	cat $^ > $@
+$(DATA_built): $(PART_FILES) $(top)/Makefile
+	cat $(filter %.sql,$^) > $@
 
 else
 

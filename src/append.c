@@ -75,6 +75,9 @@ static int64 last_position = 0;
 /* Position of the row es_append is handing to other BEFORE triggers, or 0. */
 static int64 assigned_position = 0;
 
+/* Who is told of new events, or NULL. */
+static const EsInsertedRoutine *inserted_routine = NULL;
+
 PG_FUNCTION_INFO_V1(es_append);
 PG_FUNCTION_INFO_V1(es_append_batch);
 PG_FUNCTION_INFO_V1(es_last_position);
@@ -373,6 +376,7 @@ assign_place(Relation event, const EsStore *store, EsAppend *append)
 	index_close(stream_key, NoLock);
 	check_version(append, head.version);
 	assign_versions(append, head);
+	EsStreamHint(append->stream_id, append->events[append->nevents - 1].version);
 	assign_ids(append);
 	if (ES_BUG != 5)
 		draw_positions(store, append);
@@ -409,7 +413,7 @@ lock_append(const EsStore *store, const EsAppend *append)
 							   MCXT_ALLOC_HUGE);
 	if (!append->own_stream)
 		keys[nkeys++] = EsLockKeyOf(ES_LOCK_STREAM, append->stream_id, ExclusiveLock);
-	for (int i = 0; i < append->nevents && ES_BUG != 40; i++)
+	for (int i = 0; i < append->nevents && ES_BUG != 60; i++)
 		nkeys += EsTagsAddKeys(append->events[i].tags, RowExclusiveLock,
 							   keys + nkeys);
 	EsLockKeys(store, keys, nkeys);
@@ -435,6 +439,13 @@ void
 EsNoteLastPosition(int64 position)
 {
 	last_position = position;
+}
+
+/* What es_last_position() answers, 0 for nothing. */
+int64
+EsLastPosition(void)
+{
+	return last_position;
 }
 
 /*
@@ -471,6 +482,31 @@ has_other_insert_trigger(const TriggerDesc *triggers, int16 timing)
 								 TRIGGER_TYPE_ROW, timing, TRIGGER_TYPE_INSERT))
 			count++;
 	return count > 1;
+}
+
+/*
+ * Are there triggers to fire after rows, or before or after statements?  Our
+ * own ones serve INSERT and COPY only, and are passed by.
+ */
+static bool
+has_other_trigger(const TriggerDesc *triggers)
+{
+	if (triggers == NULL)
+		return false;
+	if (has_other_insert_trigger(triggers, TRIGGER_TYPE_AFTER))
+		return true;
+	for (int i = 0; i < triggers->numtriggers; i++)
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		if (!TRIGGER_FOR_INSERT(trigger->tgtype) ||
+			TRIGGER_FOR_ROW(trigger->tgtype))
+			continue;
+		if (strcmp(trigger->tgname, "es_event_statement_begin") != 0 &&
+			strcmp(trigger->tgname, "es_event_statement_end") != 0)
+			return true;
+	}
+	return false;
 }
 
 /* The defaults of columns that users added to the table. */
@@ -524,10 +560,7 @@ inserter_open(Inserter *inserter, Relation event)
 	triggers = inserter->target->ri_TrigDesc;	/* a copy, unlike the relcache's */
 	inserter->transition = NULL;
 	inserter->has_before = has_other_insert_trigger(triggers, TRIGGER_TYPE_BEFORE);
-	inserter->has_triggers = triggers != NULL &&
-		(triggers->trig_insert_before_statement ||
-		 triggers->trig_insert_after_statement ||
-		 has_other_insert_trigger(triggers, TRIGGER_TYPE_AFTER));
+	inserter->has_triggers = has_other_trigger(triggers);
 	if (inserter->has_triggers)
 	{
 		AfterTriggerBeginQuery();
@@ -568,17 +601,14 @@ fill_user_columns(Inserter *inserter, TupleTableSlot *slot)
 	}
 }
 
+/* The store's own columns of a row. */
 static void
-fill_slot(Inserter *inserter, TupleTableSlot *slot, const EsAppend *append,
-		  EsNewEvent *event)
+fill_columns(TupleTableSlot *slot, const EsAppend *append, EsNewEvent *event)
 {
 	Datum	   *values = slot->tts_values;
 	bool	   *nulls = slot->tts_isnull;
 
-	ExecClearTuple(slot);
 	memset(nulls, false, ES_EVENT_NATTS * sizeof(bool));
-	if (inserter->defaults != NULL)
-		fill_user_columns(inserter, slot);
 	values[ES_EVENT_POSITION - 1] = Int64GetDatum(event->position);
 	values[ES_EVENT_VERSION - 1] = Int64GetDatum(event->version);
 	values[ES_EVENT_RECORDED_AT - 1] = TimestampTzGetDatum(append->recorded_at);
@@ -591,6 +621,16 @@ fill_slot(Inserter *inserter, TupleTableSlot *slot, const EsAppend *append,
 	nulls[ES_EVENT_METADATA - 1] = event->metadata == NULL;
 	values[ES_EVENT_TAGS - 1] = PointerGetDatum(event->tags);
 	nulls[ES_EVENT_TAGS - 1] = event->tags == NULL;
+}
+
+static void
+fill_slot(Inserter *inserter, TupleTableSlot *slot, const EsAppend *append,
+		  EsNewEvent *event)
+{
+	ExecClearTuple(slot);
+	if (inserter->defaults != NULL)
+		fill_user_columns(inserter, slot);
+	fill_columns(slot, append, event);
 	ExecStoreVirtualTuple(slot);
 }
 
@@ -714,11 +754,11 @@ insert_events(Relation event, EsAppend *append)
 	Inserter	inserter;
 	TupleTableSlot *slots[ES_INSERT_CHUNK];
 	int			nslots = Min(append->nevents, ES_INSERT_CHUNK);
+	TupleDesc	desc = CreateTupleDescCopyConstr(RelationGetDescr(event));	/* not counted: no pin a slot */
 
 	inserter_open(&inserter, event);
 	for (int i = 0; i < nslots; i++)
-		slots[i] = ExecInitExtraTupleSlot(inserter.estate,
-										  RelationGetDescr(event),
+		slots[i] = ExecInitExtraTupleSlot(inserter.estate, desc,
 										  table_slot_callbacks(event));
 	for (int done = 0; done < append->nevents; done += nslots)
 	{
@@ -751,6 +791,82 @@ insert_tags(const EsAppend *append)
 	EsTagWriterEnd(writer);
 }
 
+/* ----- telling of new events ----- */
+
+/* The one who is told of new events, once they are in the table. */
+void
+EsInsertedRegister(const EsInsertedRoutine *routine)
+{
+	inserted_routine = routine;
+}
+
+bool
+EsInsertedIsWanted(void)
+{
+	return inserted_routine != NULL && inserted_routine->wants_events();
+}
+
+/* An event as the append has it in memory. */
+static TupleTableSlot *
+fetch_given(const EsInserted *inserted, int i)
+{
+	ExecClearTuple(inserted->slot);
+	fill_columns(inserted->slot, inserted->append, &inserted->append->events[i]);
+	return ExecStoreVirtualTuple(inserted->slot);
+}
+
+/* An event as the table has it, this command's own rows included. */
+static TupleTableSlot *
+fetch_stored(const EsInserted *inserted, int i)
+{
+	Relation	index = index_open(EsStoreGet()->position_key, AccessShareLock);
+	ScanKeyData key;
+	IndexScanDesc scan;
+	bool		found;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(inserted->append == NULL ? inserted->positions[i] :
+							  inserted->append->events[i].position));
+	scan = EsIndexBeginScan(inserted->event, index, SnapshotSelf, 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, inserted->slot);
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	return found ? inserted->slot : NULL;
+}
+
+/* Tell of rows that came by INSERT or COPY. */
+void
+EsInsertedTell(Relation event, const int64 *positions, int n)
+{
+	EsInserted	inserted = {.event = event,.nevents = n,.fetch = fetch_stored,
+	.positions = positions};
+
+	inserted.slot = table_slot_create(event, NULL);
+	inserted_routine->events_inserted(&inserted);
+	ExecDropSingleTupleTableSlot(inserted.slot);
+}
+
+/*
+ * Tell of an append's events.  They are in memory, unless other triggers may
+ * have changed them or users have added columns to the table.
+ */
+static void
+tell_of_append(Relation event, const EsAppend *append)
+{
+	EsInserted	inserted = {.event = event,.nevents = append->nevents,.append = append};
+	bool		rewritten = has_other_insert_trigger(event->trigdesc, TRIGGER_TYPE_BEFORE) ||
+		RelationGetDescr(event)->natts > ES_EVENT_NATTS;
+
+	if (!EsInsertedIsWanted())
+		return;
+	inserted.fetch = rewritten ? fetch_stored : fetch_given;
+	inserted.slot = rewritten ? table_slot_create(event, NULL) :
+		MakeSingleTupleTableSlot(RelationGetDescr(event), &TTSOpsVirtual);
+	inserted_routine->events_inserted(&inserted);
+	ExecDropSingleTupleTableSlot(inserted.slot);
+}
+
 /*
  * Append events to one stream.  Answers the version of the last one; for a
  * retry, what the first try answered.
@@ -780,6 +896,7 @@ EsAppendEvents(EsAppend *append)
 	EsAssign(event, store, append);
 	insert_tags(append);
 	insert_events(event, append);
+	tell_of_append(event, append);
 	table_close(event, NoLock);	/* kept to commit */
 	return last->version;
 }

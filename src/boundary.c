@@ -172,10 +172,10 @@ query_settled(Relation event, const EsStore *store, const EsBoundary *query,
 		add_appenders(&holders, &query->items[i]);
 	SET_LOCKTAG_RELATION(gate, MyDatabaseId, store->gate);
 	vxids = GetLockConflicts(&gate, RowExclusiveLock, &n);
-	if (ES_BUG != 46)
+	if (ES_BUG != 66)
 		add_holders(&holders, vxids, n);
 	EsPoint("boundary-asked");
-	if (holders.n == 0 || ES_BUG == 44)
+	if (holders.n == 0 || ES_BUG == 64)
 		return last;
 	return Min(last, EsLowestAnnouncedBy(holders.vxids, holders.n));
 }
@@ -250,7 +250,7 @@ read_query(Relation event, const EsStore *store, const EsBoundary *query,
 	if (!ScanDirectionIsForward(direction))
 		first = Min(first, last);
 	scan = EsMatchBegin(event, store, query,
-						fixed || ES_BUG == 48 ? GetActiveSnapshot() : SnapshotSelf,
+						fixed || ES_BUG == 68 ? GetActiveSnapshot() : SnapshotSelf,
 						first, ScanDirectionIsForward(direction) ? last : 1,
 						direction);
 	for (int64 n = 0; n < max_count && (slot = EsMatchNext(scan, &position, NULL)) != NULL; n++)
@@ -554,14 +554,14 @@ lock_batch(const EsStore *store, const Batch *batch, const EsBoundary *query)
 	EsLockKey  *keys;
 	int			nkeys = 0;
 
-	if (query != NULL && query->broad && ES_BUG != 45)
+	if (query != NULL && query->broad && ES_BUG != 65)
 	{
 		EsGateClose(store);
 		return;
 	}
 	keys = palloc_extended((nitems + (Size) batch->nevents * (1 + ES_MAX_TAGS)) * sizeof(EsLockKey),
 						   MCXT_ALLOC_HUGE);
-	for (int i = 0; i < nitems && ES_BUG != 41; i++)
+	for (int i = 0; i < nitems && ES_BUG != 61; i++)
 		if (query->items[i].ntags > 0)
 			keys[nkeys++] = EsLockKeyOf(ES_LOCK_TAG, quietest_tag(&query->items[i]),
 										ShareLock);
@@ -569,7 +569,7 @@ lock_batch(const EsStore *store, const Batch *batch, const EsBoundary *query)
 		if (!batch->runs[i].own_stream)
 			keys[nkeys++] = EsLockKeyOf(ES_LOCK_STREAM, batch->runs[i].stream_id,
 										ExclusiveLock);
-	for (int i = 0; i < batch->nevents && ES_BUG != 40; i++)
+	for (int i = 0; i < batch->nevents && ES_BUG != 60; i++)
 		nkeys += EsTagsAddKeys(batch->events[i].tags, RowExclusiveLock, keys + nkeys);
 	EsLockKeys(store, keys, nkeys);
 	pfree(keys);
@@ -610,10 +610,10 @@ find_conflict(Relation event, const EsStore *store, const Condition *condition)
 	int64		position;
 	int			item;
 
-	if (IsolationUsesXactSnapshot() && ES_BUG != 43)
+	if (IsolationUsesXactSnapshot() && ES_BUG != 63)
 		first = Min(first, EsSettledRead(GetTransactionSnapshot()));
 	scan = EsMatchBegin(event, store, condition->query,
-						ES_BUG == 42 ? GetActiveSnapshot() : SnapshotSelf,
+						ES_BUG == 62 ? GetActiveSnapshot() : SnapshotSelf,
 						first + 1, PG_INT64_MAX, ForwardScanDirection);
 	while ((slot = EsMatchNext(scan, &position, &item)) != NULL)
 	{

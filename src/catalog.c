@@ -11,14 +11,19 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_subscription_rel.h"
 #include "commands/extension.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -26,8 +31,10 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
+#include "utils/snapmgr.h"
 
 #include "catalog.h"
+#include "compat.h"
 
 static EsStore store;			/* valid while store_known */
 static bool store_known = false;
@@ -49,12 +56,12 @@ EsCatalogInit(void)
 }
 
 /*
- * Schema and owner of the extension; false where it is not installed.
+ * Schema and owner of an extension; false where it is not installed.
  */
 static bool
-find_extension(Oid *schema, Oid *owner)
+find_extension(const char *name, Oid *schema, Oid *owner)
 {
-	Oid			extension = get_extension_oid("eventstore", true);
+	Oid			extension = get_extension_oid(name, true);
 	Relation	rel;
 	SysScanDesc scan;
 	ScanKeyData key;
@@ -87,6 +94,23 @@ report_not_installed(void)
 			 errhint("Run CREATE EXTENSION eventstore.")));
 }
 
+/* Is there a store in this database? */
+bool
+EsIsInstalled(void)
+{
+	Oid			schema;
+	Oid			owner;
+
+	return find_extension("eventstore", &schema, &owner);
+}
+
+/* The gate as last seen, for invalidation callbacks, which may not look. */
+Oid
+EsGateOid(void)
+{
+	return store.gate;
+}
+
 /* The role that owns the extension. */
 Oid
 EsExtensionOwner(void)
@@ -94,9 +118,19 @@ EsExtensionOwner(void)
 	Oid			schema;
 	Oid			owner;
 
-	if (!find_extension(&schema, &owner))
+	if (!find_extension("eventstore", &schema, &owner))
 		report_not_installed();
 	return owner;
+}
+
+/* The schema of any extension; invalid where it is not installed. */
+Oid
+EsExtensionSchema(const char *name)
+{
+	Oid			schema;
+	Oid			owner;
+
+	return find_extension(name, &schema, &owner) ? schema : InvalidOid;
 }
 
 static Oid
@@ -126,7 +160,7 @@ EsStoreGet(void)
 	if (store_known)
 		return &store;
 
-	if (!find_extension(&schema, &owner))
+	if (!find_extension("eventstore", &schema, &owner))
 		report_not_installed();
 	store.schema = schema;
 	store.event = find_relation(schema, "es_event");
@@ -139,6 +173,14 @@ EsStoreGet(void)
 	store.event_tag = find_relation(schema, "es_event_tag");
 	store.tag_key = find_relation(schema, "es_event_tag_pkey");
 	store.retagged = find_relation(schema, "es_retagged");
+	store.projection = find_relation(schema, "es_projection");
+	store.projection_handler = find_relation(schema, "es_projection_handler");
+	store.aggregate = find_relation(schema, "es_aggregate");
+	store.evolver = find_relation(schema, "es_evolver");
+	store.decider = find_relation(schema, "es_decider");
+	store.command = find_relation(schema, "es_command");
+	store.snapshot = find_relation(schema, "es_snapshot");
+	store.snapshot_cursor = find_relation(schema, "es_snapshot_cursor");
 	store_known = true;
 	return &store;
 }
@@ -192,11 +234,11 @@ EsCheckPrivilege(Relation event, AclMode mode)
 }
 
 /*
- * Is the table fed by a subscription of this database?  If so, which one, and
- * has its first copy ended?
+ * Is the table fed by a subscription of this database, as the snapshot sees it
+ * (NULL: as of now)?  If so, which one, and has its first copy ended?
  */
 static bool
-find_subscription(Oid relid, Oid *subscription, bool *ready)
+find_subscription(Oid relid, Snapshot snapshot, Oid *subscription, bool *ready)
 {
 	Relation	rel = table_open(SubscriptionRelRelationId, AccessShareLock);
 	SysScanDesc scan;
@@ -206,7 +248,7 @@ find_subscription(Oid relid, Oid *subscription, bool *ready)
 	ScanKeyInit(&key, Anum_pg_subscription_rel_srrelid, BTEqualStrategyNumber,
 				F_OIDEQ, ObjectIdGetDatum(relid));
 	scan = systable_beginscan(rel, SubscriptionRelSrrelidSrsubidIndexId, true,
-							  NULL, 1, &key);
+							  snapshot, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -231,7 +273,7 @@ EsFollowsOrigin(const EsStore *store)
 	bool		ready;
 
 	return RecoveryInProgress() ||
-		find_subscription(store->event, &subscription, &ready);
+		find_subscription(store->event, NULL, &subscription, &ready);
 }
 
 /* Does a subscription bring the rows of es_event_tag by itself? */
@@ -241,25 +283,26 @@ EsTagsAreReplicated(const EsStore *store)
 	Oid			subscription;
 	bool		ready;
 
-	return find_subscription(store->event_tag, &subscription, &ready);
+	return find_subscription(store->event_tag, NULL, &subscription, &ready);
 }
 
 /*
  * May es_settled be believed?  On a logical replica only when the same
  * subscription feeds both tables and is past their first copies, which are
- * taken at different moments.
+ * taken at different moments.  The reader's snapshot must see that, too, or
+ * it may be missing events that came after the copy.
  */
 static bool
-settled_is_in_step(const EsStore *store)
+settled_is_in_step(const EsStore *store, Snapshot snapshot)
 {
 	Oid			of_events;
 	Oid			of_settled;
 	bool		events_ready;
 	bool		settled_ready;
 
-	if (!find_subscription(store->event, &of_events, &events_ready))
+	if (!find_subscription(store->event, snapshot, &of_events, &events_ready))
 		return true;
-	return find_subscription(store->settled, &of_settled, &settled_ready) &&
+	return find_subscription(store->settled, snapshot, &of_settled, &settled_ready) &&
 		of_events == of_settled && events_ready && settled_ready;
 }
 
@@ -278,7 +321,7 @@ EsSettledRead(Snapshot snapshot)
 	AttrNumber	attno = get_attnum(known->settled, "position");
 	int64		position = 0;
 
-	if (!settled_is_in_step(known))
+	if (!settled_is_in_step(known, snapshot))
 		return 0;
 	rel = table_open(known->settled, AccessShareLock);
 	scan = table_beginscan(rel, snapshot, 0, NULL);
@@ -293,4 +336,115 @@ EsSettledRead(Snapshot snapshot)
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return position;
+}
+
+/*
+ * Visit the rows of a table of definitions, in the order of its primary key:
+ * all, or those whose text column "key", the first of it, has the value.
+ *
+ * As with the server's own catalogs, what counts is what is committed by now,
+ * at every isolation level: what a session compiles from it is kept beyond
+ * the transaction.  No privilege is asked for; what may be shown to whom is
+ * the caller's business.
+ */
+void
+EsCatalogScan(Oid table, AttrNumber key, const char *value,
+			  EsRowVisitor visit, void *arg)
+{
+	Relation	rel = table_open(table, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData skey;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (value != NULL)
+		ScanKeyEntryInitialize(&skey, 0, key, BTEqualStrategyNumber,
+							   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+							   CStringGetTextDatum(value));
+	scan = systable_beginscan(rel, EsPrimaryKey(rel), true, snapshot,
+							  value == NULL ? 0 : 1, &skey);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		if (!visit(rel, tuple, arg))
+			break;
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+}
+
+/* A text column of a row, NULL where it is null. */
+char *
+EsRowText(Relation rel, HeapTuple tuple, AttrNumber column)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, column, RelationGetDescr(rel), &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/*
+ * Insert a row that the store itself made into one of its tables.  As with
+ * reading, no privilege is asked for.  The lock is kept to commit.
+ */
+void
+EsRowInsert(Oid table, Datum *values, bool *nulls)
+{
+	Relation	rel = table_open(table, RowExclusiveLock);
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *target = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = table_slot_create(rel, &estate->es_tupleTable);
+	int			natts = RelationGetDescr(rel)->natts;
+
+	InitResultRelInfo(target, rel, 1, NULL, 0);
+	ExecOpenIndices(target, false);
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, natts * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
+	list_free(EsInsertIndexTuples(target, slot, estate));
+	ExecCloseIndices(target);
+	ExecResetTupleTable(estate->es_tupleTable, false);
+	FreeExecutorState(estate);
+	table_close(rel, NoLock);	/* kept to commit */
+}
+
+/* The extension's schema, quoted where necessary. */
+const char *
+EsSchemaName(void)
+{
+	return quote_identifier(get_namespace_name(EsStoreGet()->schema));
+}
+
+/*
+ * Change the extension's tables by SQL, with the caller's privileges, on a
+ * cold path.  "%s" in the query stands for the schema.  Answers the number of
+ * rows changed.
+ */
+uint64
+EsCatalogWrite(const char *query, int nargs, Oid *types, Datum *values,
+			   const char *nulls)
+{
+	StringInfoData sql;
+	const char *schema = EsSchemaName();
+	uint64		processed;
+
+	initStringInfo(&sql);
+	for (const char *c = query; *c != '\0'; c++)
+	{
+		if (c[0] == '%' && c[1] == 's')
+		{
+			appendStringInfoString(&sql, schema);
+			c++;
+		}
+		else
+			appendStringInfoChar(&sql, *c);
+	}
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args(sql.data, nargs, types, values, nulls, false, 0) < 0)
+		elog(ERROR, "could not run \"%s\"", sql.data);
+	processed = SPI_processed;
+	SPI_finish();
+	pfree(sql.data);
+	return processed;
 }

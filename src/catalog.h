@@ -6,6 +6,8 @@
 
 #include "postgres.h"
 
+#include "access/htup.h"
+#include "access/tupdesc.h"
 #include "storage/lockdefs.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
@@ -56,16 +58,37 @@ typedef struct EsStore
 	Oid			event_tag;		/* es_event_tag */
 	Oid			tag_key;		/* its index (tag, position) */
 	Oid			retagged;		/* es_retagged */
+	Oid			projection;		/* es_projection */
+	Oid			projection_handler; /* es_projection_handler */
+	Oid			aggregate;		/* es_aggregate */
+	Oid			evolver;		/* es_evolver */
+	Oid			decider;		/* es_decider */
+	Oid			command;		/* es_command */
+	Oid			snapshot;		/* es_snapshot */
+	Oid			snapshot_cursor;	/* es_snapshot_cursor */
 } EsStore;
+
+/* What is done with each row of a scan; false ends it. */
+typedef bool (*EsRowVisitor) (Relation rel, HeapTuple tuple, void *arg);
 
 extern void EsCatalogInit(void);
 extern const EsStore *EsStoreGet(void);
+extern Oid	EsGateOid(void);
+extern bool EsIsInstalled(void);
 extern Relation EsEventOpen(const EsStore **store, LOCKMODE mode);
 extern Relation EsEventTagOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
+extern Oid	EsExtensionSchema(const char *name);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);
 extern bool EsTagsAreReplicated(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);
+extern void EsCatalogScan(Oid table, AttrNumber key, const char *value,
+						  EsRowVisitor visit, void *arg);
+extern char *EsRowText(Relation rel, HeapTuple tuple, AttrNumber column);
+extern const char *EsSchemaName(void);
+extern void EsRowInsert(Oid table, Datum *values, bool *nulls);
+extern uint64 EsCatalogWrite(const char *query, int nargs, Oid *types,
+							 Datum *values, const char *nulls);
 
 #endif							/* ES_CATALOG_H */

@@ -419,7 +419,9 @@ check_triggers(CheckResult *result, const EsStore *store, Relation event)
 		{"zz_es_event_insert", "es_event_insert"},
 		{"aa_es_event_tag", "es_event_tag"},
 		{"es_event_refuse", "es_event_refuse"},
-		{"es_event_refuse_row", "es_event_refuse"}
+		{"es_event_refuse_row", "es_event_refuse"},
+		{"es_event_statement_begin", "es_event_statement"},
+		{"es_event_statement_end", "es_event_statement"}
 	};
 
 	for (size_t i = 0; i < lengthof(triggers); i++)

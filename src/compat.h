@@ -15,6 +15,7 @@
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
+#include "utils/relcache.h"
 
 /* The local id of this backend's running top transaction; never reused. */
 static inline LocalTransactionId
@@ -82,6 +83,17 @@ EsLockIsHeld(const LOCKTAG *tag, LOCKMODE mode)
 	return LockHeldByMe(tag, mode, false);
 #else
 	return LockHeldByMe(tag, mode);
+#endif
+}
+
+/* The index of a relation's primary key. */
+static inline Oid
+EsPrimaryKey(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, false);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
 #endif
 }
 

@@ -8,10 +8,17 @@
 #include "fmgr.h"
 #include "utils/guc.h"
 
+#include "aggregate.h"
 #include "append.h"
 #include "catalog.h"
+#include "decider.h"
+#include "kept.h"
 #include "point.h"
+#include "projection.h"
+#include "runner.h"
 #include "stream.h"
+#include "wake.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
@@ -23,6 +30,13 @@ _PG_init(void)
 	EsCatalogInit();
 	EsStreamInit();
 	EsAppendInit();
+	EsWakeInit();
+	EsInlineInit();
+	EsRunnerInit();
+	EsWorkerInit();
+	EsAggregateInit();
+	EsDeciderInit();
+	EsKeptInit();
 	EsPointInit();
 	MarkGUCPrefixReserved("eventstore");
 }

@@ -2,8 +2,12 @@
  * guard.c: the triggers that stand before es_event.
  *
  * One lets new events in by INSERT and COPY, with the same checks as the
- * functions; the other lets nothing be changed or removed.  Both are ENABLE
- * ALWAYS, so session_replication_role does not lead past them.
+ * functions; one lets nothing be changed or removed; and one tells, when an
+ * INSERT or COPY ends, which events it brought.  All are ENABLE ALWAYS, so
+ * session_replication_role does not lead past them.
+ *
+ * Rows that bring their position along, from a dump or from replication, are
+ * nobody's news: what was made of them comes the same way as they do.
  */
 #include "postgres.h"
 
@@ -23,6 +27,26 @@
 
 PG_FUNCTION_INFO_V1(es_event_insert);
 PG_FUNCTION_INFO_V1(es_event_refuse);
+PG_FUNCTION_INFO_V1(es_event_statement);
+
+/*
+ * The positions given out by one INSERT or COPY, for those who want to be
+ * told of new events when it ends.  Statements nest, since triggers and
+ * functions may insert, too.
+ */
+typedef struct InsertStatement
+{
+	struct InsertStatement *outer;
+	int			nest_level;		/* of the subtransaction it runs in */
+	SubTransactionId subxact;
+	int			n;
+	int			max;
+	int64	   *positions;
+} InsertStatement;
+
+/* Innermost statement of the transaction whose local id stands beside it. */
+static InsertStatement *statement = NULL;
+static LocalTransactionId statement_lxid = InvalidLocalTransactionId;
 
 /* 39P01 unless called by the trigger manager on es_event, as installed. */
 static TriggerData *
@@ -102,6 +126,78 @@ type_version(Datum version, bool isnull)
 	return DatumGetInt32(version);
 }
 
+/* Forget statements that failed: their transactions are gone. */
+static void
+drop_failed_statements(void)
+{
+	int			nest_level = GetCurrentTransactionNestLevel();
+
+	if (statement_lxid != EsCurrentLxid())
+		statement = NULL;
+	while (statement != NULL &&
+		   (statement->nest_level > nest_level ||
+			(statement->nest_level == nest_level &&
+			 statement->subxact != GetCurrentSubTransactionId())))
+		statement = statement->outer;
+}
+
+static void
+begin_statement(void)
+{
+	InsertStatement *begun = MemoryContextAllocZero(TopTransactionContext,
+													sizeof(InsertStatement));
+
+	drop_failed_statements();
+	begun->outer = statement;
+	begun->nest_level = GetCurrentTransactionNestLevel();
+	begun->subxact = GetCurrentSubTransactionId();
+	statement = begun;
+	statement_lxid = EsCurrentLxid();
+}
+
+/* Remember a row of the running statement, if anybody wants it. */
+static void
+note_position(int64 position)
+{
+	if (!EsInsertedIsWanted())
+		return;
+	drop_failed_statements();
+	if (statement == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("trigger \"%s\" is missing or disabled", "es_event_statement_begin"),
+				 errhint("Without it inline projections would miss events.")));
+	if (statement->n == statement->max)
+	{
+		statement->max = Max(64, statement->max * 2);
+		if (statement->positions == NULL)
+			statement->positions = MemoryContextAlloc(TopTransactionContext,
+													  statement->max * sizeof(int64));
+		else
+			statement->positions = repalloc_huge(statement->positions,
+												 statement->max * sizeof(int64));
+	}
+	statement->positions[statement->n++] = position;
+}
+
+static void
+end_statement(Relation event)
+{
+	InsertStatement *ended;
+
+	drop_failed_statements();
+	ended = statement;
+	if (ended == NULL)
+		return;
+	statement = ended->outer;
+	if (ended->n > 0)
+	{
+		EsInsertedTell(event, ended->positions, ended->n);
+		pfree(ended->positions);
+	}
+	pfree(ended);
+}
+
 /* Check a new row and give it its place; values and nulls are changed. */
 static void
 place_row(TriggerData *trigger, Datum *values, bool *nulls)
@@ -127,6 +223,7 @@ place_row(TriggerData *trigger, Datum *values, bool *nulls)
 	EsAssign(trigger->tg_relation, EsStoreGet(), &append);
 	if (event.tags != NULL)
 		EsTagsExpect(event.tags, event.position);
+	note_position(event.position);
 
 	memset(nulls, false, ES_EVENT_NATTS * sizeof(bool));
 	values[ES_EVENT_POSITION - 1] = Int64GetDatum(event.position);
@@ -199,4 +296,24 @@ es_event_refuse(PG_FUNCTION_ARGS)
 			 errdetail("Events are immutable facts."),
 			 errhint("Append a compensating event.")));
 	PG_RETURN_NULL();
+}
+
+/*
+ * BEFORE and AFTER INSERT, for statements.
+ */
+Datum
+es_event_statement(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = trigger_data(fcinfo);
+
+	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function must be fired before or after insert for each statement")));
+	if (TRIGGER_FIRED_BEFORE(trigger->tg_event))
+		begin_statement();
+	else
+		end_statement(trigger->tg_relation);
+	PG_RETURN_POINTER(NULL);
 }

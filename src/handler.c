@@ -16,12 +16,14 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/analyze.h"
 #include "parser/parse_coerce.h"
 #include "parser/parse_collate.h"
@@ -63,7 +65,10 @@ EsScopeAdd(EsScope *scope, const char *name, Oid type, int32 typmod)
 	scope->nparams++;
 	if (type_is_rowtype(type) && type != RECORDOID)
 	{
-		variable->desc = CreateTupleDescCopy(lookup_rowtype_tupdesc_domain(type, typmod, false));
+		TupleDesc	desc = lookup_rowtype_tupdesc_domain(type, typmod, false);
+
+		variable->desc = CreateTupleDescCopy(desc);
+		ReleaseTupleDesc(desc);
 		scope->nparams += variable->desc->natts;
 	}
 	MemoryContextSwitchTo(saved);
@@ -164,7 +169,12 @@ whole_variable(EsText *text, const EsVariable *variable, int location)
 					  variable->collation, location);
 }
 
-/* variable.column; 42703 where the type has no such column. */
+/*
+ * variable.column; 42703 where the type has no such column.
+ *
+ * It has its type's collation, not the column's: that of a read table's
+ * column then prevails in a comparison, as the use of its index demands.
+ */
 static Node *
 variable_column(ParseState *pstate, EsText *text, const EsVariable *variable,
 				const char *column, int location)
@@ -175,7 +185,8 @@ variable_column(ParseState *pstate, EsText *text, const EsVariable *variable,
 
 		if (!att->attisdropped && strcmp(NameStr(att->attname), column) == 0)
 			return make_param(text, variable->param + i + 1, att->atttypid,
-							  att->atttypmod, att->attcollation, location);
+							  att->atttypmod, get_typcollation(att->atttypid),
+							  location);
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
@@ -435,10 +446,31 @@ analyze_expression(EsText *text, Oid type, int32 typmod)
 	return coerced;
 }
 
+static bool
+note_function(Oid function, void *expression)
+{
+	EsExpression *expr = expression;
+
+	if (function >= FirstNormalObjectId)
+		expr->functions = list_append_unique_oid(expr->functions, function);
+	return false;
+}
+
+/* Note the functions that users wrote, before any of them is inlined. */
+static bool
+note_functions(Node *node, void *expression)
+{
+	if (node == NULL)
+		return false;
+	(void) check_functions_in_node(node, note_function, expression);
+	return expression_tree_walker(node, note_functions, expression);
+}
+
 static void
 plan_expression(EsExpression *expression)
 {
 	ErrorContextCallback callback;
+	MemoryContext saved;
 	Node	   *expr;
 
 	callback.callback = point_into_text;
@@ -448,6 +480,11 @@ plan_expression(EsExpression *expression)
 	expr = analyze_expression(&expression->text, expression->type,
 							  expression->typmod);
 	error_context_stack = callback.previous;
+	saved = MemoryContextSwitchTo(expression->text.context);
+	expression->functions = NIL;
+	(void) note_functions(expr, expression);
+	MemoryContextSwitchTo(saved);
+	expression->is_immutable = !contain_mutable_functions(expr);
 	expression->cached = GetCachedExpression(expr);
 }
 

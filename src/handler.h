@@ -62,6 +62,8 @@ typedef struct EsExpression
 	EsText		text;
 	Oid			type;			/* of the result */
 	int32		typmod;
+	List	   *functions;		/* users' functions it calls, by OID */
+	bool		is_immutable;	/* its value depends on nothing but its inputs */
 	CachedExpression *cached;	/* planned; not valid after an invalidation */
 } EsExpression;
 

@@ -180,6 +180,20 @@ EsAnnounce(const EsStore *store)
 	announced_lxid = EsCurrentLxid();
 }
 
+/* The last transaction of this session that announced, by its local id. */
+LocalTransactionId
+EsAnnouncedLxid(void)
+{
+	return announced_lxid;
+}
+
+/* The bound that it announced. */
+int64
+EsAnnouncedBound(void)
+{
+	return announced_bound;
+}
+
 #if ES_BUG == 2
 /* Seeded bug: each draw announces anew and forgets the older bound. */
 static int64 newest_bound;
@@ -245,8 +259,9 @@ EsPassPosition(const EsStore *store, int64 position)
 	EsAnnounce(store);
 	if (position <= announced_bound)
 	{
-		lock_announcement(position - 1);
-		announced_bound = position - 1;
+		/* whatever else is to come; one lock for all of them */
+		announced_bound = 0;
+		lock_announcement(announced_bound);
 	}
 	last = EsLastDrawn(store, NULL);
 	if (position - last > ES_SEQUENCE_JUMP)
@@ -259,6 +274,7 @@ EsPassPosition(const EsStore *store, int64 position)
 								Int64GetDatum(position));
 		return;
 	}
+	EsGateEnter(store);
 	while (last < position)
 		last = nextval_internal(store->position_seq, false);
 }

@@ -9,6 +9,7 @@
 #include "access/xlogdefs.h"
 #include "executor/tuptable.h"
 #include "storage/lock.h"
+#include "fmgr.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -18,6 +19,8 @@
 typedef struct EsLogReader EsLogReader;
 
 extern void EsAnnounce(const EsStore *store);
+extern LocalTransactionId EsAnnouncedLxid(void);
+extern int64 EsAnnouncedBound(void);
 extern int64 EsDrawPosition(const EsStore *store);
 extern int64 EsLastDrawn(const EsStore *store, XLogRecPtr *lsn);
 extern int64 EsSettledNow(const EsStore *store, XLogRecPtr *lsn);
@@ -27,6 +30,9 @@ extern int64 EsSettledForSnapshot(Relation event, const EsStore *store,
 extern void EsNoteDurability(TupleTableSlot *slot, XLogRecPtr flushed,
 							 XLogRecPtr *needed);
 extern void EsPassPosition(const EsStore *store, int64 position);
+
+extern Datum es_settle(PG_FUNCTION_ARGS);
+extern Datum es_position_at(PG_FUNCTION_ARGS);
 
 extern Snapshot EsLogSnapshot(void);
 extern EsLogReader *EsLogReaderBegin(Relation event, const EsStore *store,

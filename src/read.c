@@ -25,6 +25,13 @@
 #include "log.h"
 #include "stream.h"
 
+/*
+ * Kilobytes of events kept in memory before they go by a temporary file,
+ * where work_mem is less: what a client reads at once should not touch the
+ * disk on its way.
+ */
+#define ES_READ_MEMORY 16384
+
 /* What es_read_all leaves out. */
 typedef struct EventFilter
 {
@@ -51,6 +58,23 @@ natural_argument(FunctionCallInfo fcinfo, int n, const char *name,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must not be negative", name)));
 	return value;
+}
+
+/* Begin to return rows: where they are to be put. */
+static Tuplestorestate *
+begin_rows(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext saved;
+
+	InitMaterializedSRF(fcinfo, 0);
+	tuplestore_end(rsinfo->setResult);
+	saved = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	rsinfo->setResult =
+		tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0,
+							  false, Max(work_mem, ES_READ_MEMORY));
+	MemoryContextSwitchTo(saved);
+	return rsinfo->setResult;
 }
 
 static IndexScanDesc
@@ -117,9 +141,8 @@ es_read_stream(PG_FUNCTION_ARGS)
 				 errmsg("argument \"%s\" must not be null", "stream_id")));
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
-	InitMaterializedSRF(fcinfo, 0);
 	read_stream(event, store, PG_GETARG_TEXT_PP(0), from_version, max_count,
-				backwards, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
+				backwards, begin_rows(fcinfo));
 	table_close(event, NoLock);	/* kept: the rows may point to its TOAST table */
 	return (Datum) 0;
 }
@@ -221,8 +244,7 @@ es_read_all(PG_FUNCTION_ARGS)
 
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
-	InitMaterializedSRF(fcinfo, 0);
-	rows = ((ReturnSetInfo *) fcinfo->resultinfo)->setResult;
+	rows = begin_rows(fcinfo);
 
 	PushActiveSnapshot(EsLogSnapshot());
 	reader = EsLogReaderBegin(event, store, GetActiveSnapshot(), from_position);

@@ -32,6 +32,9 @@
 #include "point.h"
 #include "stream.h"
 
+/* How often a stream's lock is asked for before this session queues for it. */
+#define ES_LOCK_TRIES 40
+
 /* Streams and tags one transaction locks singly before it takes the gate. */
 static int	max_stream_locks = 64;
 
@@ -43,6 +46,19 @@ static int	max_stream_locks = 64;
 static LocalTransactionId counted_lxid = InvalidLocalTransactionId;
 static int	stream_locks = 0;
 static LocalTransactionId gate_lxid = InvalidLocalTransactionId;
+
+/*
+ * The version this session last gave to streams it appended to, by the hash
+ * of the name.  Only a place to look from: a probe that starts there need not
+ * step over all the stream's older entries on the leaf page.  A wrong one (a
+ * rollback, two names with one hash) finds nothing and costs a second probe.
+ */
+#define ES_HINTS 1024
+static struct
+{
+	uint64		hash;			/* of the stream's name */
+	int64		version;		/* 0: nothing known */
+}			hints[ES_HINTS];
 
 PG_FUNCTION_INFO_V1(es_category);
 PG_FUNCTION_INFO_V1(es_stream_version);
@@ -78,8 +94,8 @@ has_control_character(const char *name, int len)
 }
 
 /* 42602 or 42622 unless the name has 1 to max bytes and all are fit to print. */
-static void
-check_name(const text *name, int max, const char *what)
+void
+EsCheckName(const text *name, int max, const char *what)
 {
 	const char *data = VARDATA_ANY(name);
 	int			len = VARSIZE_ANY_EXHDR(name);
@@ -121,21 +137,21 @@ EsNameIsValid(const text *name, int max)
 void
 EsCheckStreamId(const text *stream_id)
 {
-	check_name(stream_id, ES_MAX_STREAM_ID, "stream id");
+	EsCheckName(stream_id, ES_MAX_STREAM_ID, "stream id");
 	check_not_reserved(stream_id, "stream id");
 }
 
 void
 EsCheckEventType(const text *event_type)
 {
-	check_name(event_type, ES_MAX_EVENT_TYPE, "event type");
+	EsCheckName(event_type, ES_MAX_EVENT_TYPE, "event type");
 	check_not_reserved(event_type, "event type");
 }
 
 void
 EsCheckTag(const text *tag)
 {
-	check_name(tag, ES_MAX_TAG, "tag");
+	EsCheckName(tag, ES_MAX_TAG, "tag");
 }
 
 /* Bytes of the category: all before the first "-". */
@@ -158,6 +174,21 @@ es_category(PG_FUNCTION_ARGS)
 
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(data,
 											  EsCategoryLength(data, VARSIZE_ANY_EXHDR(stream_id))));
+}
+
+/* Be counted among the appends that whoever closes the gate waits for. */
+void
+EsGateEnter(const EsStore *store)
+{
+	if (ES_BUG != 14)
+		LockRelationOid(store->gate, RowExclusiveLock);
+}
+
+static uint64
+name_hash(const text *name)
+{
+	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(name),
+							   VARSIZE_ANY_EXHDR(name), 0);
 }
 
 /*
@@ -183,13 +214,106 @@ EsGateClose(const EsStore *store)
 	gate_lxid = EsCurrentLxid();
 }
 
+/* Close the gate or fail with 55P03 after so many milliseconds. */
+static void
+close_gate_within(const EsStore *store, int patience)
+{
+	char		value[32];
+	int			nest_level = NewGUCNestLevel();
+
+	snprintf(value, sizeof(value), "%d", patience);
+	(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	EsGateClose(store);
+	AtEOXact_GUC(true, nest_level);
+}
+
+/*
+ * Close the gate if that can be done within so many milliseconds.  Whoever
+ * waits for it holds up all appends that come later, so one that is under way
+ * for long must not be waited for.
+ */
+bool
+EsGateTryClose(const EsStore *store, int patience)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool closed = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		close_gate_within(store, patience);
+		ReleaseCurrentSubTransaction();
+		closed = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return closed;
+}
+
+/*
+ * Close the gate, letting appends pass between one try and the next.  55P03
+ * when that does not succeed for long.
+ */
+void
+EsGateCloseGently(const EsStore *store)
+{
+	for (int tries = 0; tries < 50; tries++)
+	{
+		if (EsGateTryClose(store, ES_GATE_PATIENCE))
+			return;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(100000L);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not find a moment without appending transactions"),
+			 errhint("End transactions that have appended and stay open, then try again.")));
+}
+
+/*
+ * Take a stream's lock.
+ *
+ * On a hot stream each release would hand the lock to the sleeper at the head
+ * of the queue, and nothing is done until that one has been woken: a convoy
+ * that runs at a third of the speed.  So ask again for some milliseconds
+ * before joining the queue: whoever runs when the lock falls free takes it.
+ */
+static LockAcquireResult
+acquire_stream_lock(const LOCKTAG *tag)
+{
+	for (int i = 0; i < ES_LOCK_TRIES; i++)
+	{
+		LockAcquireResult result = LockAcquire(tag, ExclusiveLock, false, true);
+
+		if (result != LOCKACQUIRE_NOT_AVAIL)
+			return result;
+		pg_usleep(1);			/* the timer's slack makes it about 50 us */
+		CHECK_FOR_INTERRUPTS();
+	}
+	return LockAcquire(tag, ExclusiveLock, false, false);
+}
+
 EsLockKey
 EsLockKeyOf(uint16 kind, const text *name, LOCKMODE mode)
 {
-	EsLockKey	key = {kind, 0, mode};
+	EsLockKey	key = {kind, name_hash(name), mode};
 
-	key.hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(name),
-								   VARSIZE_ANY_EXHDR(name), 0);
 	return key;
 }
 
@@ -228,7 +352,7 @@ merge_keys(EsLockKey *keys, int nkeys)
 	{
 		if (kept == 0 || compare_keys(&keys[i], &keys[kept - 1]) != 0)
 			keys[kept++] = keys[i];
-		else if (keys[i].mode != keys[kept - 1].mode && ES_BUG != 47)
+		else if (keys[i].mode != keys[kept - 1].mode && ES_BUG != 67)
 			keys[kept - 1].mode = ShareRowExclusiveLock;
 	}
 	return kept;
@@ -291,11 +415,11 @@ EsLockKeys(const EsStore *store, EsLockKey *keys, int nkeys)
 		if (ES_BUG == 7 && keys[i].kind == ES_LOCK_STREAM)
 			continue;
 		EsLockKeyTag(&keys[i], &tag);
-		if (LockAcquire(&tag, keys[i].mode, false, false) != LOCKACQUIRE_ALREADY_HELD)
+		if ((keys[i].kind == ES_LOCK_STREAM ? acquire_stream_lock(&tag) :
+			 LockAcquire(&tag, keys[i].mode, false, false)) != LOCKACQUIRE_ALREADY_HELD)
 			stream_locks++;
 	}
-	if (ES_BUG != 14)
-		LockRelationOid(store->gate, RowExclusiveLock);
+	EsGateEnter(store);
 }
 
 /* EsLockKeys for an append to one stream, without tags. */
@@ -307,23 +431,51 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 	EsLockKeys(store, &key, 1);
 }
 
-/* Read the stream's last event that the snapshot sees into the slot. */
+/*
+ * Read the stream's last event that the snapshot sees into the slot, if its
+ * version is at least from.
+ */
 static bool
-last_event(Relation event, Relation stream_key, text *stream_id,
+last_event(Relation event, Relation stream_key, text *stream_id, int64 from,
 		   Snapshot snapshot, TupleTableSlot *slot)
 {
 	IndexScanDesc scan;
-	ScanKeyData key;
+	ScanKeyData keys[2];
+	int			nkeys = from > 0 ? 2 : 1;
 	bool		found;
 
-	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ,
 						   PointerGetDatum(stream_id));
-	scan = EsIndexBeginScan(event, stream_key, snapshot, 1);
-	index_rescan(scan, &key, 1, NULL, 0);
+	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(from));
+	scan = EsIndexBeginScan(event, stream_key, snapshot, nkeys);
+	index_rescan(scan, keys, nkeys, NULL, 0);
 	found = index_getnext_slot(scan, BackwardScanDirection, slot);
 	index_endscan(scan);
 	return found;
+}
+
+/* The same from the version on that this session knows of. */
+static bool
+last_event_hinted(Relation event, Relation stream_key, text *stream_id,
+				  Snapshot snapshot, TupleTableSlot *slot)
+{
+	uint64		hash = name_hash(stream_id);
+	int64		from = hints[hash % ES_HINTS].hash == hash ? hints[hash % ES_HINTS].version : 0;
+
+	return (from > 0 && last_event(event, stream_key, stream_id, from, snapshot, slot)) ||
+		last_event(event, stream_key, stream_id, 0, snapshot, slot);
+}
+
+/* Remember where the stream will be found. */
+void
+EsStreamHint(const text *stream_id, int64 version)
+{
+	uint64		hash = name_hash(stream_id);
+
+	hints[hash % ES_HINTS].hash = hash;
+	hints[hash % ES_HINTS].version = version;
 }
 
 static EsStreamHead
@@ -346,10 +498,42 @@ EsStreamHeadRead(Relation event, Relation stream_key, text *stream_id,
 	TupleTableSlot *slot = table_slot_create(event, NULL);
 	EsStreamHead head = {0, 0};
 
-	if (last_event(event, stream_key, stream_id, snapshot, slot))
+	if (last_event(event, stream_key, stream_id, 0, snapshot, slot))
 		head = head_of_slot(slot);
 	ExecDropSingleTupleTableSlot(slot);
 	return head;
+}
+
+/* The event of a version, as the snapshot sees it; false if there is none. */
+bool
+EsStreamEventRead(Relation event, text *stream_id, int64 version,
+				  Snapshot snapshot, EsEventKey *found)
+{
+	Relation	stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(event, NULL);
+	IndexScanDesc scan = EsIndexBeginScan(event, stream_key, snapshot, 2);
+	ScanKeyData keys[2];
+	bool		exists;
+	bool		isnull;
+
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ,
+						   PointerGetDatum(stream_id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(version));
+	index_rescan(scan, keys, 2, NULL, 0);
+	exists = index_getnext_slot(scan, ForwardScanDirection, slot);
+	if (exists)
+	{
+		found->recorded_at = DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT,
+															  &isnull));
+		found->event_id = *DatumGetUUIDP(slot_getattr(slot, ES_EVENT_EVENT_ID,
+													  &isnull));
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(stream_key, AccessShareLock);
+	return exists;
 }
 
 /* Did the event in the slot commit after this transaction's snapshot? */
@@ -382,8 +566,8 @@ EsStreamHeadForAppend(Relation event, Relation stream_key, text *stream_id)
 	TupleTableSlot *slot = table_slot_create(event, NULL);
 	EsStreamHead head = {0, 0};
 
-	if (last_event(event, stream_key, stream_id,
-				   ES_BUG == 9 ? GetActiveSnapshot() : SnapshotSelf, slot))
+	if (last_event_hinted(event, stream_key, stream_id,
+						  ES_BUG == 9 ? GetActiveSnapshot() : SnapshotSelf, slot))
 	{
 		head = head_of_slot(slot);
 		if (ES_BUG != 10 && is_after_xact_snapshot(event, slot))

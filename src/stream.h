@@ -10,6 +10,7 @@
 #include "storage/lock.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
+#include "utils/uuid.h"
 
 #include "catalog.h"
 
@@ -24,7 +25,7 @@
  */
 #define ES_LOCK_STREAM 0xE501
 #define ES_LOCK_ANNOUNCEMENT 0xE502
-#define ES_LOCK_TAG 0xE503
+#define ES_LOCK_TAG 0xE506
 
 /* One lock to take; see EsLockKeys. */
 typedef struct EsLockKey
@@ -33,6 +34,12 @@ typedef struct EsLockKey
 	uint64		hash;			/* of the name */
 	LOCKMODE	mode;
 } EsLockKey;
+#define ES_LOCK_SNAPSHOT 0xE503
+#define ES_LOCK_WORKER 0xE504
+#define ES_LOCK_REBUILD 0xE505
+
+/* How long appends may be kept waiting by who waits for the gate. */
+#define ES_GATE_PATIENCE 30		/* ms */
 
 /* Where a stream stands. */
 typedef struct EsStreamHead
@@ -41,19 +48,33 @@ typedef struct EsStreamHead
 	TimestampTz recorded_at;	/* of its last event; meaningless at 0 */
 } EsStreamHead;
 
+/* What tells one event of a stream from another in its place. */
+typedef struct EsEventKey
+{
+	TimestampTz recorded_at;
+	pg_uuid_t	event_id;
+} EsEventKey;
+
 extern void EsStreamInit(void);
+extern void EsCheckName(const text *name, int max, const char *what);
 extern bool EsNameIsValid(const text *name, int max);
 extern void EsCheckStreamId(const text *stream_id);
 extern void EsCheckEventType(const text *event_type);
 extern void EsCheckTag(const text *tag);
 extern int	EsCategoryLength(const char *stream_id, int len);
+extern void EsGateEnter(const EsStore *store);
 extern void EsGateClose(const EsStore *store);
 extern EsLockKey EsLockKeyOf(uint16 kind, const text *name, LOCKMODE mode);
 extern void EsLockKeyTag(const EsLockKey *key, LOCKTAG *tag);
 extern void EsLockKeys(const EsStore *store, EsLockKey *keys, int nkeys);
+extern bool EsGateTryClose(const EsStore *store, int patience);
+extern void EsGateCloseGently(const EsStore *store);
 extern void EsStreamLock(const EsStore *store, const text *stream_id);
 extern EsStreamHead EsStreamHeadRead(Relation event, Relation stream_key,
 									 text *stream_id, Snapshot snapshot);
+extern bool EsStreamEventRead(Relation event, text *stream_id, int64 version,
+							  Snapshot snapshot, EsEventKey *found);
+extern void EsStreamHint(const text *stream_id, int64 version);
 extern EsStreamHead EsStreamHeadForAppend(Relation event, Relation stream_key,
 										  text *stream_id);
 

@@ -17,7 +17,7 @@ CREATE TABLE es_event (
 	CONSTRAINT es_event_pkey PRIMARY KEY (position),
 	CONSTRAINT es_event_event_id_key UNIQUE (event_id),
 	CONSTRAINT es_event_stream_id_version_key UNIQUE (stream_id, version)
-);
+) USING heap;
 COMMENT ON TABLE es_event IS 'every event of the store, in the order of its position; append-only';
 COMMENT ON COLUMN es_event.position IS 'place in the global log; grows, may have holes, never reused';
 COMMENT ON COLUMN es_event.version IS 'place in the stream: 1, 2, 3, without holes';

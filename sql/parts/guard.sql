@@ -66,8 +66,24 @@ BEGIN
 			('reader', 'SELECT', 'es_settled'),
 			('reader', 'SELECT', 'es_event_tag'),
 			('reader', 'SELECT', 'es_retagged'),
+			('reader', 'SELECT', 'es_stat_projection'),
+			('reader', 'SELECT', 'es_progress'),
+			('admin', 'SELECT', 'es_projection'),
+			('admin', 'SELECT', 'es_projection_handler'),
+			('admin', 'SELECT', 'es_parked'),
 			('writer', 'INSERT', 'es_event'),
-			('admin', 'INSERT, UPDATE', 'es_settled')
+			('admin', 'INSERT, UPDATE', 'es_settled'),
+			('reader', 'SELECT', 'es_aggregate'),
+			('reader', 'SELECT', 'es_evolver'),
+			('reader', 'SELECT', 'es_decider'),
+			('reader', 'SELECT', 'es_command'),
+			('reader', 'SELECT', 'es_snapshot'),
+			('reader', 'SELECT', 'es_snapshot_cursor'),
+			('admin', 'DELETE', 'es_snapshot'),
+			('admin', 'INSERT, UPDATE', 'es_snapshot_cursor'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_aggregate'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_evolver'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_decider')
 		) AS v(level, privileges, name)
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
@@ -85,13 +101,41 @@ BEGIN
 				('reader', 'es_read_boundary'),
 				('reader', 'es_settled_position'),
 				('reader', 'es_position_at'),
+				('reader', 'es_wait_for'),
+				('reader', 'es_state'),
+				('reader', 'es_history'),
 				('writer', 'es_append'),
 				('writer', 'es_append_batch'),
 				('writer', 'es_append_if'),
 				('writer', 'es_try_append_if'),
+				('reader', 'es_load_snapshot'),
+				('writer', 'es_save_snapshot'),
+				('writer', 'es_handle'),
+				('writer', 'es_decide_dry'),
+				('writer', 'es_test'),
+				('writer', 'es_test_done'),
 				('writer', 'es_last_position'),
+				('admin', 'es_create_aggregate'),
+				('admin', 'es_evolve'),
+				('admin', 'es_decide'),
+				('admin', 'es_take_snapshot'),
+				('admin', 'es_take_snapshots'),
+				('admin', 'es_drop_decider'),
+				('admin', 'es_drop_aggregate'),
+				('admin', 'es_drop_evolver'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
+				('admin', 'es_create_projection'),
+				('admin', 'es_drop_projection'),
+				('admin', 'es_on'),
+				('admin', 'es_on_batch'),
+				('admin', 'es_pause_projection'),
+				('admin', 'es_resume_projection'),
+				('admin', 'es_run_projections'),
+				('admin', 'es_rebuild_projection'),
+				('admin', 'es_project_at'),
+				('admin', 'es_replay_parked'),
+				('admin', 'es_start_worker'),
 				('admin', 'es_grant')
 			) AS v(level, name)
 			JOIN pg_proc p ON p.proname = v.name
@@ -100,7 +144,7 @@ BEGIN
 				AND d.refobjid = extension.oid AND d.deptype = 'e'
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
-		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', g.signature, role) || option;
+		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', g.signature, role) || option;
 	END LOOP;
 END
 $$;

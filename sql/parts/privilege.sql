@@ -14,7 +14,7 @@ BEGIN
 			AND d.refobjid OPERATOR(pg_catalog.=) (SELECT e.oid FROM pg_catalog.pg_extension e
 				WHERE e.extname OPERATOR(pg_catalog.=) 'eventstore')
 	LOOP
-		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+		EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', f);
 	END LOOP;
 	-- Default privileges of the installing role may have opened these.
 	FOR r IN

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_store wait_until crash psql_start psql_finish
+our @EXPORT = qw(new_store wait_until crash query_quietly psql_start psql_finish
   start_load is_running finish_load store_is_sound store_hash
   sqlstate_is);
 
@@ -71,6 +71,17 @@ sub crash
 	wait_until('the server\'s processes to be gone',
 		sub { !running($postmaster, @children) });
 	unlink $lock_file, $node->host . '/.s.PGSQL.' . $node->port . '.lock';
+}
+
+# A query of a background session that is asked so often that the log need not
+# tell of each time.
+sub query_quietly
+{
+	my ($session, $query) = @_;
+
+	no warnings 'redefine';
+	local *PostgreSQL::Test::BackgroundPsql::note = sub { };
+	return $session->query_safe($query);
 }
 
 # Start psql on a script, which may contain anything psql knows.  Answers a

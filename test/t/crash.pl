@@ -56,9 +56,9 @@ sub read_on
 {
 	my ($reader) = @_;
 	my ($last) = (sort { $b <=> $a } keys %told, 0)[0];
-	my $rows = $reader->query_safe(
+	my $rows = query_quietly($reader,
 		"SELECT position, event_id FROM es_read_all($last, 500)");
-	my $position = $reader->query_safe('SELECT es_settled_position()');
+	my $position = query_quietly($reader, 'SELECT es_settled_position()');
 
 	$told{$1} = $2 while $rows =~ /^(\d+)\|(\S+)$/mg;
 	$settled = $position if $position > $settled;

@@ -128,7 +128,8 @@ sub poll
 	my ($level) = @_;
 	my $reader = $reader{$level};
 	my @rows = split /\n/,
-	  $reader->{session}->query_safe(
+	  query_quietly(
+		$reader->{session},
 		"BEGIN ISOLATION LEVEL $level; SELECT es_settled_position() \\g /dev/null\n"
 		  . "SELECT position FROM es_read_all($reader->{last}, 1000); COMMIT");
 
@@ -145,7 +146,7 @@ my $running = 1;
 
 while ($running)
 {
-	$settler->query_safe('SELECT es_settle()');
+	query_quietly($settler, 'SELECT es_settle()');
 	poll($_) for keys %reader;
 	$running = is_running($load);
 }

@@ -52,6 +52,12 @@ debian_major()
 	echo 15
 }
 
+# Is it Debian's PostgreSQL, or will it be?  Others come with their own add-ons.
+debian_server()
+{
+	! have "$pg_config" || [[ $("$pg_config" --bindir) == /usr/lib/postgresql/* ]]
+}
+
 # Prints the missing packages, PG standing for the major version.
 missing()
 {
@@ -67,6 +73,10 @@ missing()
 	have git || echo git
 	have prove || echo perl
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl
+	if debian_server; then
+		pg_can --pkglibdir pg_cron.so || echo postgresql-PG-cron
+		pg_can --sharedir extension/pgtap.control || echo postgresql-PG-pgtap
+	fi
 	[[ $level == test ]] && return
 
 	have clang || echo clang

@@ -40,8 +40,10 @@ sub machine
 	my ($memory) = slurp('/proc/meminfo') =~ /^MemTotal:\s*(\d+)/m;
 	my ($version) = split ' ', $server->sql(db => 'postgres', sql => 'SHOW server_version');
 	my ($year, $month, $day) = (localtime)[ 5, 4, 3 ];
-	return sprintf "%d-%02d-%02d, PostgreSQL %s, %d × %s, %.0f GB of memory; medians of %d rounds of %d s (smallest–largest)\n",
-	  $year + 1900, $month + 1, $day, $version, $cpus, $model // 'CPU', $memory / 2**20, @$run{ 'rounds', 'seconds' };
+	my $text = sprintf "%d-%02d-%02d, PostgreSQL %s, %d × %s, %.0f GB of memory",
+	  $year + 1900, $month + 1, $day, $version, $cpus, $model // 'CPU', $memory / 2**20;
+	$text .= ", load $run->{load} before the start" if $run->{load};
+	return sprintf "%s; medians of %d rounds of %d s (smallest–largest)\n", $text, @$run{ 'rounds', 'seconds' };
 }
 
 sub slurp
@@ -168,12 +170,12 @@ sub want_row
 	my ($sign, $limit) = defined $want->{most} ? ('≤', $want->{most}) : ('≥', $want->{least});
 	my @seen = map { seen($_, $want, $of) } @$results;
 	my @missed = grep { defined $want->{most} ? $_->{value} > $limit : $_->{value} < $limit } @seen;
-	my $missed = join ', ', map { sprintf '%.2f with %s', @$_{ 'value', 'setting' } } @missed;
+	my ($worst) = sort { ($a->{value} <=> $b->{value}) * (defined $want->{most} ? -1 : 1) } @missed;
 	return row(
 		$piece->{title} . (defined $want->{of} ? ': ' . label($contender{$of}) : ''),
 		"$measure_name{$want->{is}} $sign $limit" . (defined $want->{than} ? ' × ' . label($contender{ $want->{than} }) : ''),
 		spread('%.2f', map { $_->{value} } @seen),
-		@missed ? "no: $missed" : 'yes');
+		@missed ? sprintf('in %d of %d; %.2f with %s', @seen - @missed, scalar @seen, @$worst{ 'value', 'setting' }) : 'yes');
 }
 
 # What one setting showed of a want.

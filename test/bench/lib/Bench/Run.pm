@@ -17,6 +17,7 @@ sub new
 
 	my $self = bless { %option, slice => 0, content => {}, databases => {} }, $class;
 	chomp($self->{cpus} = qx(nproc));
+	($self->{load}) = split ' ', qx(cat /proc/loadavg);
 	$self->create_database('bench');
 	$self->{connect_cpu} = $self->measure_connection;
 	return $self;

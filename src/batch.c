@@ -1,0 +1,255 @@
+/*
+ * batch.c: read a stretch of the log and run one projection over it.
+ *
+ * The events are read first and kept, within work_mem and beyond that in a
+ * temporary file, so that the scan of the log is over before a handler runs,
+ * and so that a batch that failed can be tried again event by event.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "batch.h"
+#include "log.h"
+
+#define NEAR_END 1000			/* events that take a moment only */
+
+static EsBatch *
+make_batch(EsProjection *projection, Relation event, int64 from)
+{
+	EsBatch    *batch = palloc0(sizeof(EsBatch));
+
+	batch->projection = projection;
+	batch->event = event;
+	batch->from = from;
+	batch->to = from;
+	batch->events = tuplestore_begin_heap(true, false, work_mem);
+	batch->slot = MakeSingleTupleTableSlot(RelationGetDescr(event),
+										   &TTSOpsMinimalTuple);
+	return batch;
+}
+
+static void
+add_event(EsBatch *batch, TupleTableSlot *slot)
+{
+	tuplestore_puttupleslot(batch->events, slot);
+	batch->nevents++;
+}
+
+/*
+ * The walk ended with the last event there is, but positions were drawn
+ * behind it.  If these are holes for ever the batch reaches over them:
+ * somebody may wait for a position that was rolled back.
+ */
+static void
+pass_trailing_holes(EsBatch *batch)
+{
+	const EsStore *store = EsStoreGet();
+	EsLogReader *reader;
+	int64		settled;
+
+	if (EsFollowsOrigin(store) || IsolationUsesXactSnapshot() ||
+		batch->to >= EsLastDrawn(store, NULL))
+		return;
+	settled = EsSettledNow(store, NULL);
+	if (settled <= batch->to)
+		return;
+	PushActiveSnapshot(EsLogSnapshot());
+	reader = EsLogReaderBegin(batch->event, store, GetActiveSnapshot(), batch->to);
+	if (EsLogReaderNext(reader) == NULL)
+		batch->to = settled;
+	else
+		batch->is_last = false;
+	EsLogReaderEnd(reader);
+	PopActiveSnapshot();
+}
+
+/*
+ * Read the settled events behind from, and not behind up_to, until there are
+ * max_events that the projection wants.  In the current memory context; the
+ * projection, and the relation, must outlive the batch.
+ */
+EsBatch *
+EsBatchRead(EsProjection *projection, Relation event, int64 from, int64 up_to,
+			int max_events)
+{
+	EsBatch    *batch = make_batch(projection, event, from);
+	EsLogReader *reader;
+	TupleTableSlot *slot = NULL;
+
+	PushActiveSnapshot(EsLogSnapshot());
+	reader = EsLogReaderBegin(event, EsStoreGet(), GetActiveSnapshot(), from);
+	while (batch->nevents < max_events && (slot = EsLogReaderNext(reader)) != NULL)
+	{
+		if (EsLogReaderPosition(reader) > up_to)
+		{
+			slot = NULL;
+			break;
+		}
+		batch->to = EsLogReaderPosition(reader);
+		if (EsProjectionWants(projection, slot))
+			add_event(batch, slot);
+	}
+	batch->is_last = slot == NULL;
+	EsLogReaderEnd(reader);
+	PopActiveSnapshot();
+	if (batch->is_last && up_to == PG_INT64_MAX)
+		pass_trailing_holes(batch);
+	return batch;
+}
+
+/*
+ * After the gate has been closed: wait until what is drawn is settled.
+ *
+ * A transaction that ends gives the gate back a moment before its
+ * announcement.  Whoever gets the gate in between meets an announcement of
+ * nobody, and the log would seem to end in front of a hole that is decided.
+ */
+void
+EsBatchAwaitStragglers(void)
+{
+	const EsStore *store = EsStoreGet();
+
+	for (int tries = 0; tries < 20; tries++)
+	{
+		if (EsSettledNow(store, NULL) >= EsLastDrawn(store, NULL))
+			return;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000L);
+	}
+}
+
+/* Is so little left that appends may be kept waiting for it? */
+bool
+EsBatchIsNearEnd(const EsBatch *batch)
+{
+	return batch->is_last && batch->nevents <= NEAR_END;
+}
+
+/* Does the batch reach as far as positions have been drawn? */
+bool
+EsBatchIsComplete(const EsBatch *batch)
+{
+	return batch->is_last && batch->to >= EsLastDrawn(EsStoreGet(), NULL);
+}
+
+void
+EsBatchFree(EsBatch *batch)
+{
+	tuplestore_end(batch->events);
+	ExecDropSingleTupleTableSlot(batch->slot);
+	pfree(batch);
+}
+
+/* Back to the first event. */
+void
+EsBatchRewind(EsBatch *batch)
+{
+	tuplestore_select_read_pointer(batch->events, 0);
+	tuplestore_rescan(batch->events);
+}
+
+/* The next event into batch->slot; false at the end. */
+bool
+EsBatchNext(EsBatch *batch)
+{
+	tuplestore_select_read_pointer(batch->events, 0);
+	return tuplestore_gettupleslot(batch->events, true, false, batch->slot);
+}
+
+/* A batch of a single event, taken from another. */
+EsBatch *
+EsBatchOfOne(const EsBatch *batch, TupleTableSlot *slot)
+{
+	EsBatch    *one = make_batch(batch->projection, batch->event, batch->from);
+
+	add_event(one, slot);
+	return one;
+}
+
+static void
+run_handlers(EsBatch *batch, EsRun *run)
+{
+	EsRunBegin(run, batch->projection, batch->event);
+	EsBatchRewind(batch);
+	while (batch->projection->has_single && EsBatchNext(batch))
+	{
+		CHECK_FOR_INTERRUPTS();
+		EsRunEvent(run, batch->slot);
+	}
+	EsRunBatch(run, batch->events, batch->nevents);
+	EsRunEnd(run);
+}
+
+/* Run the handlers: for each event, in order, then for all of them. */
+void
+EsBatchRun(EsBatch *batch)
+{
+	EsRun		run;
+
+	run_handlers(batch, &run);
+}
+
+/*
+ * Is it the moment that failed, and not the handler?  Then trying again may
+ * help, and the event must not be blamed: conflicts with others, lack of
+ * resources, the user's or the administrator's will.
+ */
+static bool
+is_transient(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			return true;
+		default:
+			return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+	}
+}
+
+/*
+ * Run the handlers in a subtransaction.  If they fail nothing of it remains,
+ * and the answer is false; the failure's error is in the current memory
+ * context.  A failure of the moment is thrown on.
+ */
+bool
+EsBatchTry(EsBatch *batch, EsFailure *failure)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool done = false;
+	EsRun		run = {0};
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		run_handlers(batch, &run);
+		ReleaseCurrentSubTransaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		failure->error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		failure->position = run.position;
+		failure->handler = run.handler;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (!done && is_transient(failure->error))
+		ReThrowError(failure->error);
+	return done;
+}

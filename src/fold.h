@@ -1,0 +1,79 @@
+/*
+ * fold.h: run events through an aggregate.
+ */
+#ifndef ES_FOLD_H
+#define ES_FOLD_H
+
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "executor/tuptable.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+
+#include "aggregate.h"
+
+/* How far to fold. */
+typedef struct EsFoldLimit
+{
+	int64		version;		/* last version wanted; PG_INT64_MAX: all */
+	TimestampTz at;				/* last time wanted; DT_NOEND: any */
+} EsFoldLimit;
+
+/* A fold of one stream. */
+typedef struct EsFold
+{
+	EsAggregate *aggregate;		/* holds the state */
+	Relation	event;			/* es_event, opened by the caller */
+	text	   *stream_id;
+	Snapshot	snapshot;		/* which events count */
+	EsFoldLimit limit;
+	int64		version;		/* of the last event folded; 0 before the first */
+	TimestampTz recorded_at;	/* of that event */
+	pg_uuid_t	event_id;		/* of that event */
+	int64		base;			/* version of the snapshot it began at; 0: none */
+	TimestampTz since;			/* when that was taken, or the first event's time */
+	Relation	stream_key;		/* open while scanning */
+	IndexScanDesc scan;			/* NULL: not scanning */
+	TupleTableSlot *slot;		/* the current event */
+	EsRights	rights;			/* what to go back to */
+} EsFold;
+
+/* Enough of an event type's bytes to tell most from each other. */
+static inline uint32
+EsEventTypeHash(const char *type, int len)
+{
+	uint64		first = 0;
+	uint64		last = 0;
+
+	if (len >= 8)
+	{
+		memcpy(&first, type, 8);
+		memcpy(&last, type + len - 8, 8);
+	}
+	else
+		memcpy(&first, type, len);
+	first = (first ^ (last * UINT64CONST(0x9E3779B97F4A7C15)) ^ len) *
+		UINT64CONST(0xBF58476D1CE4E5B9);
+	return (uint32) (first >> 32);
+}
+
+extern void EsFoldForget(EsAggregate *aggregate);
+extern void EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
+						text *stream_id, Snapshot snapshot);
+extern void EsFoldReset(EsFold *fold);
+extern void EsFoldSetState(EsAggregate *aggregate, Datum state, bool isnull);
+extern void EsFoldScan(EsFold *fold, int64 from_version);
+extern bool EsFoldFetch(EsFold *fold);
+extern bool EsFoldFetchBase(EsFold *fold);
+extern void EsFoldApply(EsAggregate *aggregate, TupleTableSlot *slot);
+extern void EsFoldNote(EsFold *fold);
+extern bool EsFoldNext(EsFold *fold);
+extern void EsFoldScanEnd(EsFold *fold);
+extern void EsFoldEnd(EsFold *fold);
+extern void EsFoldResume(EsFold *fold);
+extern void EsFoldWholeState(EsAggregate *aggregate);
+extern Jsonb *EsFoldStateJsonb(EsAggregate *aggregate);
+
+#endif							/* ES_FOLD_H */
