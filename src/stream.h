@@ -25,7 +25,13 @@
  */
 #define ES_LOCK_STREAM 0xE501
 #define ES_LOCK_ANNOUNCEMENT 0xE502
+#define ES_LOCK_SNAPSHOT 0xE503
+#define ES_LOCK_WORKER 0xE504
+#define ES_LOCK_REBUILD 0xE505
 #define ES_LOCK_TAG 0xE506
+
+/* How long appends may be kept waiting by who waits for the gate. */
+#define ES_GATE_PATIENCE 30		/* ms */
 
 /* One lock to take; see EsLockKeys. */
 typedef struct EsLockKey
@@ -34,12 +40,6 @@ typedef struct EsLockKey
 	uint64		hash;			/* of the name */
 	LOCKMODE	mode;
 } EsLockKey;
-#define ES_LOCK_SNAPSHOT 0xE503
-#define ES_LOCK_WORKER 0xE504
-#define ES_LOCK_REBUILD 0xE505
-
-/* How long appends may be kept waiting by who waits for the gate. */
-#define ES_GATE_PATIENCE 30		/* ms */
 
 /* Where a stream stands. */
 typedef struct EsStreamHead

@@ -151,6 +151,44 @@ SELECT appended FROM es_try_append_if('[{"stream": "p-2", "type": "P", "data": 1
 SELECT sum(idx_tup_fetch) - :before < 20 AS few FROM pg_stat_xact_user_tables WHERE relname IN ('es_event', 'es_event_tag');
 ROLLBACK;
 
+-- Inline projections run with conditional appends: their events and their failures.
+CREATE TABLE seats (course text PRIMARY KEY, taken int NOT NULL CONSTRAINT capacity CHECK (taken <= 2), last bigint);
+BEGIN;
+SELECT es_create_projection('seats', 'inline', '{seats}');
+SELECT es_on('seats', 'SeatTaken',
+	$$INSERT INTO seats AS s VALUES (event.data ->> 'course', 1, event.position)
+		ON CONFLICT (course) DO UPDATE SET taken = s.taken + 1, last = excluded.last$$);
+SELECT es_on('seats', 'Tagged',
+	$$UPDATE seats SET taken = (SELECT count(*) FROM es_event_tag t WHERE t.position = event.position)$$);
+COMMIT;
+CALL es_run_projections();
+\set taken '[{"stream": "i-1", "type": "SeatTaken", "data": {"course": "a"}, "tags": ["seat:a"]}, {"type": "SeatTaken", "data": {"course": "b"}, "tags": ["seat:b"]}]'
+SELECT es_append_if(:'taken', '{"items": [{"tags": ["seat:a"]}]}') AS after \gset
+SELECT course, taken, :after - last AS behind FROM seats ORDER BY course;
+SELECT appended FROM es_try_append_if(:'taken', '{"items": [{"tags": ["seat:a"]}]}');
+SELECT appended FROM es_try_append_if(:'taken', '{"items": [{"tags": ["seat:a"]}]}', :after);
+SELECT es_append_if('[{"type": "SeatTaken", "data": {"course": "c"}, "tags": ["seat:c"]}, {"type": "SeatTaken", "data": {"course": "b"}, "tags": ["seat:b"]}]', NULL);
+\echo :LAST_ERROR_SQLSTATE
+SELECT course, taken FROM seats ORDER BY course;
+SELECT found('{"items": [{"tags": ["seat:c"]}]}') AS none, (SELECT count(*) FROM es_event_tag WHERE tag = 'seat:b');
+-- A retry does not run them again.
+\set taken '[{"type": "SeatTaken", "data": {"course": "d"}, "id": "00000000-0000-0000-0000-00000000000d"}]'
+SELECT es_append_if(:'taken', NULL) = es_append_if(:'taken', NULL) AS same;
+SELECT taken FROM seats WHERE course = 'd';
+-- A handler finds the tags of the event it runs for.
+SELECT es_append_if('[{"type": "Tagged", "data": 1, "tags": ["x", "y"]}]', NULL) > 0;
+SELECT DISTINCT taken FROM seats;
+INSERT INTO es_event (stream_id, event_type, data, tags) VALUES ('i-2', 'Tagged', '1', '{x}');
+SELECT DISTINCT taken FROM seats;
+SELECT es_drop_projection('seats');
+DROP TABLE seats;
+
+-- Commands decide with tags, too, and a boundary has their events.
+SELECT es_create_aggregate('seat');
+SELECT es_decide('seat', 'Take', $$SELECT 'SeatTaken', '{"course": "e"}'::jsonb, NULL::jsonb, ARRAY['seat:e', 'hall']$$);
+SELECT es_handle('seat-e', 'Take', '{}');
+SELECT appended, conflict_tags FROM es_try_append_if('[{"type": "SeatTaken", "data": 1}]', '{"items": [{"tags": ["hall", "seat:e"]}]}');
+
 -- Who may.
 CREATE ROLE regress_es_writer;
 GRANT INSERT ON es_event TO regress_es_writer;
