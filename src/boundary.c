@@ -180,18 +180,15 @@ query_settled(Relation event, const EsStore *store, const EsBoundary *query,
 	return Min(last, EsLowestAnnouncedBy(holders.vxids, holders.n));
 }
 
-/* Is the event hidden from the transaction's snapshot, and not our own? */
+/* Did this transaction append the event? */
 static bool
-is_unseen(Relation event, TupleTableSlot *slot, bool *own)
+is_own(TupleTableSlot *slot)
 {
 	bool		isnull;
-	TransactionId xmin = DatumGetTransactionId(slot_getsysattr(slot,
-															   MinTransactionIdAttributeNumber,
-															   &isnull));
 
-	*own = TransactionIdIsCurrentTransactionId(xmin);
-	return !*own &&
-		!table_tuple_satisfies_snapshot(event, slot, GetTransactionSnapshot());
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(slot_getsysattr(slot,
+																					 MinTransactionIdAttributeNumber,
+																					 &isnull)));
 }
 
 /*
@@ -414,8 +411,9 @@ stream_of_its_own(const EsNewEvent *event)
 	return cstring_to_text(psprintf("%s-%s", text_to_cstring(event->event_type), id));
 }
 
+/* Take all members of an event's object. */
 static void
-parse_event(Batch *batch, int n, JsonbValue *object)
+take_members(Batch *batch, int n, JsonbValue *object)
 {
 	EsNewEvent *event = &batch->events[n];
 	JsonbIterator *it;
@@ -437,6 +435,14 @@ parse_event(Batch *batch, int n, JsonbValue *object)
 	if (event->event_type == NULL || event->data == NULL)
 		report_event(n, psprintf("\"%s\" is missing.",
 								 event->event_type == NULL ? "type" : "data"));
+}
+
+static void
+parse_event(Batch *batch, int n, JsonbValue *object)
+{
+	EsNewEvent *event = &batch->events[n];
+
+	take_members(batch, n, object);
 	EsCheckEventType(event->event_type);
 	batch->given_ids += event->has_id;
 	event->type_version = 1;
@@ -617,8 +623,9 @@ find_conflict(Relation event, const EsStore *store, const Condition *condition)
 						first + 1, PG_INT64_MAX, ForwardScanDirection);
 	while ((slot = EsMatchNext(scan, &position, &item)) != NULL)
 	{
-		conflict.unseen = is_unseen(event, slot, &conflict.own) &&
-			position <= condition->after;
+		conflict.own = is_own(slot);
+		conflict.unseen = position <= condition->after && !conflict.own &&
+			!table_tuple_satisfies_snapshot(event, slot, GetTransactionSnapshot());
 		if (position <= condition->after && !conflict.unseen)
 			continue;
 		note_conflict(&conflict, slot, position, item);
@@ -727,6 +734,25 @@ es_append_if(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(position);
 }
 
+/* The columns that es_try_append_if answers. */
+static void
+fill_answer(const Conflict *conflict, int64 position, Datum *values, bool *nulls)
+{
+	bool		appended = conflict->position == 0;
+
+	values[0] = BoolGetDatum(appended);
+	values[1] = Int64GetDatum(position);
+	nulls[1] = !appended;
+	if (appended)
+		return;
+	nulls[2] = nulls[3] = nulls[5] = false;
+	nulls[4] = !conflict->has_tags;
+	values[2] = Int64GetDatum(conflict->position);
+	values[3] = PointerGetDatum(conflict->event_type);
+	values[4] = conflict->tags;
+	values[5] = Int32GetDatum(conflict->item);
+}
+
 /*
  * es_try_append_if(events jsonb, fail_if_events_match jsonb, after bigint)
  *		→ (appended boolean, position bigint, conflict_position bigint,
@@ -750,17 +776,6 @@ es_try_append_if(PG_FUNCTION_ARGS)
 	batch = batch_argument(fcinfo, 0);
 	condition = condition_arguments(fcinfo);
 	conflict = append_if(batch, &condition, &position);
-	values[0] = BoolGetDatum(conflict.position == 0);
-	nulls[1] = conflict.position != 0;
-	values[1] = Int64GetDatum(position);
-	if (conflict.position != 0)
-	{
-		nulls[2] = nulls[3] = nulls[5] = false;
-		nulls[4] = !conflict.has_tags;
-		values[2] = Int64GetDatum(conflict.position);
-		values[3] = PointerGetDatum(conflict.event_type);
-		values[4] = conflict.tags;
-		values[5] = Int32GetDatum(conflict.item);
-	}
+	fill_answer(&conflict, position, values, nulls);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
