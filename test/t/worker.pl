@@ -51,13 +51,30 @@ sub log_lines
 	return scalar grep { /$pattern/ } split /\n/, slurp_file($node->logfile, $offset);
 }
 
-# On demand.
+# A rebuild whose process is ended leaves its shadow behind.
 define_projection('postgres');
 append('postgres', 1);
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK es_parked IN ACCESS EXCLUSIVE MODE');
+my $rebuild = psql_start($node, q(CALL es_rebuild_projection('seen');));
+wait_until('the rebuild to wait', sub {
+	$node->safe_psql('postgres', q(SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+		WHERE query LIKE 'CALL es_rebuild%' AND wait_event_type = 'Lock')) == 1;
+});
+psql_finish($rebuild);
+$holder->query_safe('COMMIT');
+$holder->quit;
+$node->safe_psql('postgres', 'CREATE SCHEMA es_shadow_0123456789abcdef CREATE TABLE t ()');
+
+# On demand.
 is(workers('postgres'), 0, 'no worker by itself');
 my $pid = $node->safe_psql('postgres', 'SELECT es_start_worker()');
 is($node->safe_psql('postgres', 'SELECT es_start_worker()'),
 	$pid, 'one worker a database');
+wait_until('the shadows to go', sub {
+	$node->safe_psql('postgres', q(SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'es\_shadow%')) == 0;
+});
+is($node->safe_psql('postgres', 'SELECT count(*) FROM es_job'), 0, 'what a rebuild left behind is cleared away');
 is( $node->safe_psql(
 		'postgres', q(SELECT es_wait_for('seen', (SELECT max(position) FROM es_event)))),
 	't', 'the worker catches up');
