@@ -2,11 +2,11 @@
  * append.c: give new events their place and put them into the store.
  *
  * One append, in this order, and the order matters:
- *   1. the stream's lock, then the gate;
+ *   1. the locks on the stream and on all tags, then the gate;
  *   2. event ids that are already stored: a retry, answered and done;
  *   3. the version check: a loser fails here and burns no position;
  *   4. announce, draw positions (log.c says why);
- *   5. insert through the table and index access methods.
+ *   5. insert through the table and index access methods, tags included.
  * EsAssign is 1, 3 and 4 and serves es_append, es_append_batch and the
  * BEFORE INSERT trigger alike, so no route can leave out a check.
  */
@@ -29,6 +29,7 @@
 #include "rewrite/rewriteHandler.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -42,6 +43,7 @@
 #include "log.h"
 #include "point.h"
 #include "stream.h"
+#include "tag.h"
 
 /* Random bytes fetched at once: the generator's price is mostly by the call. */
 #define ES_RANDOM_POOL 512
@@ -158,61 +160,6 @@ EsMergeMetadata(Jsonb *metadata)
 											  JsonbPGetDatum(metadata)));
 }
 
-/* ----- tags ----- */
-
-static int
-compare_tags(const void *a, const void *b)
-{
-	text	   *left = DatumGetTextPP(*(const Datum *) a);
-	text	   *right = DatumGetTextPP(*(const Datum *) b);
-	int			llen = VARSIZE_ANY_EXHDR(left);
-	int			rlen = VARSIZE_ANY_EXHDR(right);
-	int			order = memcmp(VARDATA_ANY(left), VARDATA_ANY(right), Min(llen, rlen));
-
-	return order != 0 ? order : (llen > rlen) - (llen < rlen);
-}
-
-/*
- * The tags as a sorted set.  NULL for none; 22004, 42602, 42622 for a bad
- * tag, 54000 for too many, 22023 for an array of several dimensions.
- */
-ArrayType *
-EsCheckTags(ArrayType *tags)
-{
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
-	int			kept = 0;
-
-	if (tags == NULL || ARR_NDIM(tags) == 0)
-		return NULL;
-	if (ARR_NDIM(tags) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("tags must be a one-dimensional array")));
-	deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &n);
-	for (int i = 0; i < n; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("a tag must not be null")));
-		EsCheckTag(DatumGetTextPP(elements[i]));
-	}
-	qsort(elements, n, sizeof(Datum), compare_tags);
-	for (int i = 0; i < n; i++)
-		if (i == 0 || compare_tags(&elements[i], &elements[kept - 1]) != 0)
-			elements[kept++] = elements[i];
-	if (kept > ES_MAX_TAGS)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many tags"),
-				 errdetail("The event has %d different tags; the limit is %d.",
-						   kept, ES_MAX_TAGS)));
-	return construct_array(elements, kept, TEXTOID, -1, false, TYPALIGN_INT);
-}
-
 /* ----- event ids ----- */
 
 /* Random bits for an id, from a pool that lasts for many. */
@@ -235,36 +182,45 @@ random_bits(unsigned char *target, int len)
 }
 
 /*
- * Write UUIDs of version 7 for all events that have no id: milliseconds
- * since 1970, then twelve bits that make those of one call ascend, then
- * random bits.  Neighbours in time are neighbours in the id index.
+ * Write a UUID of version 7: milliseconds since 1970, then twelve bits that
+ * make those of one call ascend with nth, then random bits.  Neighbours in
+ * time are neighbours in the id index.
  */
+static void
+make_id(pg_uuid_t *uuid, TimestampTz at, int nth)
+{
+	unsigned char *id = uuid->data;
+	int64		usecs = at +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	int64		quarters = usecs * 4 + nth; /* about what twelve bits can tell apart */
+	int64		ms = quarters / 4000;
+	uint32		fraction = (uint32) (quarters % 4000);
+
+	random_bits(id + 8, UUID_LEN - 8);
+	for (int b = 0; b < 6; b++)
+		id[b] = (unsigned char) (ms >> (8 * (5 - b)));
+	id[6] = (unsigned char) (0x70 | (fraction >> 8));
+	id[7] = (unsigned char) fraction;
+	id[8] = (unsigned char) (0x80 | (id[8] & 0x3F));
+}
+
+/* Give an id to each event that has none. */
 static void
 assign_ids(EsAppend *append)
 {
-	int64		usecs = append->recorded_at +
-		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
-	int64		quarters = usecs * 4;	/* about what twelve bits can tell apart */
+	int			made = 0;
 
 	for (int i = 0; i < append->nevents; i++)
-	{
-		EsNewEvent *event = &append->events[i];
-		unsigned char *id = event->event_id.data;
-		int64		ms;
-		uint32		fraction;
+		if (!append->events[i].has_id)
+			make_id(&append->events[i].event_id, append->recorded_at, made++);
+}
 
-		if (event->has_id)
-			continue;
-		ms = quarters / 4000;
-		fraction = (uint32) (quarters % 4000);
-		random_bits(id + 8, UUID_LEN - 8);
-		for (int b = 0; b < 6; b++)
-			id[b] = (unsigned char) (ms >> (8 * (5 - b)));
-		id[6] = (unsigned char) (0x70 | (fraction >> 8));
-		id[7] = (unsigned char) fraction;
-		id[8] = (unsigned char) (0x80 | (id[8] & 0x3F));
-		quarters++;
-	}
+/* Give an event its id before its place; nth of those of one call. */
+void
+EsMakeEventId(EsNewEvent *event, int nth)
+{
+	make_id(&event->event_id, GetCurrentTimestamp(), nth);
+	event->has_id = true;
 }
 
 /* Read the stored event with this id, committed or our own, into the slot. */
@@ -305,8 +261,8 @@ is_same_event(TupleTableSlot *slot, const text *stream_id,
 											JsonbPGetDatum(event->data)));
 }
 
-static void
-report_id_used(const EsNewEvent *event, const char *detail)
+void
+EsReportIdUsed(const EsNewEvent *event, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
@@ -324,8 +280,8 @@ report_id_used(const EsNewEvent *event, const char *detail)
  * 23505.  The stream is locked, so a first try that is still under way has
  * been waited for.
  */
-static bool
-is_retry(Relation event, const EsStore *store, EsAppend *append)
+bool
+EsAppendIsRetry(Relation event, const EsStore *store, EsAppend *append)
 {
 	Relation	id_key = index_open(store->id_key, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(event, NULL);
@@ -340,19 +296,19 @@ is_retry(Relation event, const EsStore *store, EsAppend *append)
 		if (!new->has_id || !event_by_id(event, id_key, &new->event_id, slot))
 			continue;
 		if (!is_same_event(slot, append->stream_id, new))
-			report_id_used(new, "It belongs to a different event.");
+			EsReportIdUsed(new, "It belongs to a different event.");
 		new->position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
 		new->version = DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull));
 		if (found != i)
-			report_id_used(new, "Only some of the batch's event ids exist.");
+			EsReportIdUsed(new, "Only some of the batch's event ids exist.");
 		if (i > 0 && new->version != append->events[i - 1].version + 1)
-			report_id_used(new, "The events exist, but not in this order one after the other.");
+			EsReportIdUsed(new, "The events exist, but not in this order one after the other.");
 		found++;
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(id_key, AccessShareLock);
 	if (found > 0 && found < append->nevents)
-		report_id_used(&append->events[found - 1],
+		EsReportIdUsed(&append->events[found - 1],
 					   "Only some of the batch's event ids exist.");
 	return found > 0;
 }
@@ -413,9 +369,10 @@ assign_place(Relation event, const EsStore *store, EsAppend *append)
 {
 	/* in the mode that inserting will ask for, so that one lock serves both */
 	Relation	stream_key = index_open(store->stream_key, RowExclusiveLock);
-	EsStreamHead head;
+	EsStreamHead head = {0, 0};
 
-	head = EsStreamHeadForAppend(event, stream_key, append->stream_id);
+	if (!append->own_stream)
+		head = EsStreamHeadForAppend(event, stream_key, append->stream_id);
 	index_close(stream_key, NoLock);
 	check_version(append, head.version);
 	assign_versions(append, head);
@@ -426,16 +383,55 @@ assign_place(Relation event, const EsStore *store, EsAppend *append)
 	EsNoteLastPosition(append->events[append->nevents - 1].position);
 }
 
+/* Does the append bring tags? */
+static bool
+has_tags(const EsAppend *append)
+{
+	for (int i = 0; i < append->nevents; i++)
+		if (append->events[i].tags != NULL)
+			return true;
+	return false;
+}
+
+/* Lock the stream and all tags, and pass the gate. */
+static void
+lock_append(const EsStore *store, const EsAppend *append)
+{
+	EsLockKey	few[1 + ES_MAX_TAGS];
+	EsLockKey  *keys = few;
+	int			nkeys = 0;
+
+	if (append->locked)
+		return;
+	if (!has_tags(append) && !append->own_stream)
+	{
+		EsStreamLock(store, append->stream_id);
+		return;
+	}
+	if (append->nevents > 1)
+		keys = palloc_extended((1 + (Size) append->nevents * ES_MAX_TAGS) * sizeof(EsLockKey),
+							   MCXT_ALLOC_HUGE);
+	if (!append->own_stream)
+		keys[nkeys++] = EsLockKeyOf(ES_LOCK_STREAM, append->stream_id, ExclusiveLock);
+	for (int i = 0; i < append->nevents && ES_BUG != 60; i++)
+		nkeys += EsTagsAddKeys(append->events[i].tags, RowExclusiveLock,
+							   keys + nkeys);
+	EsLockKeys(store, keys, nkeys);
+	if (keys != few)
+		pfree(keys);
+}
+
 /*
- * Lock the stream, check the version and assign version, position, id and
- * time of each event.  All locks stay until the transaction ends.
+ * Lock the stream and the tags, check the version and assign version,
+ * position, id and time of each event.  All locks stay until the transaction
+ * ends.
  */
 void
 EsAssign(Relation event, const EsStore *store, EsAppend *append)
 {
 	if (ES_BUG == 5)
 		draw_positions(store, append);
-	EsStreamLock(store, append->stream_id);
+	lock_append(store, append);
 	assign_place(event, store, append);
 }
 
@@ -475,17 +471,15 @@ EsIsAssigned(int64 position)
 	return assigned_position != 0 && assigned_position == position;
 }
 
+/* Are there row triggers of this timing besides our own one? */
 static bool
-has_other_before_trigger(const TriggerDesc *triggers)
+has_other_insert_trigger(const TriggerDesc *triggers, int16 timing)
 {
 	int			count = 0;
 
-	if (triggers == NULL || !triggers->trig_insert_before_row)
-		return false;
-	for (int i = 0; i < triggers->numtriggers; i++)
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 		if (TRIGGER_TYPE_MATCHES(triggers->triggers[i].tgtype,
-								 TRIGGER_TYPE_ROW, TRIGGER_TYPE_BEFORE,
-								 TRIGGER_TYPE_INSERT))
+								 TRIGGER_TYPE_ROW, timing, TRIGGER_TYPE_INSERT))
 			count++;
 	return count > 1;
 }
@@ -499,7 +493,7 @@ has_other_trigger(const TriggerDesc *triggers)
 {
 	if (triggers == NULL)
 		return false;
-	if (triggers->trig_insert_after_row)
+	if (has_other_insert_trigger(triggers, TRIGGER_TYPE_AFTER))
 		return true;
 	for (int i = 0; i < triggers->numtriggers; i++)
 	{
@@ -565,7 +559,7 @@ inserter_open(Inserter *inserter, Relation event)
 
 	triggers = inserter->target->ri_TrigDesc;	/* a copy, unlike the relcache's */
 	inserter->transition = NULL;
-	inserter->has_before = has_other_before_trigger(triggers);
+	inserter->has_before = has_other_insert_trigger(triggers, TRIGGER_TYPE_BEFORE);
 	inserter->has_triggers = has_other_trigger(triggers);
 	if (inserter->has_triggers)
 	{
@@ -661,6 +655,27 @@ place_is_unchanged(TupleTableSlot *slot, const EsAppend *append,
 											 PointerGetDatum(append->stream_id)));
 }
 
+/* The tags were checked and locked: whoever changes them now comes too late. */
+static void
+require_same_tags(TupleTableSlot *slot, const EsNewEvent *event)
+{
+	bool		nulls[2];
+	Datum		tags = slot_getattr(slot, ES_EVENT_TAGS, &nulls[0]);
+	Datum		type = slot_getattr(slot, ES_EVENT_EVENT_TYPE, &nulls[1]);
+
+	if (nulls[0] && event->tags == NULL)
+		return;
+	if (nulls[0] || nulls[1] || event->tags == NULL ||
+		!datumIsEqual(PointerGetDatum(DatumGetArrayTypeP(tags)),
+					  PointerGetDatum(event->tags), false, -1) ||
+		!DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, type,
+											  PointerGetDatum(event->event_type))))
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("a trigger changed the tags of an event, or the type of one with tags"),
+				 errhint("Give the event its tags where it is appended.")));
+}
+
 /*
  * Fire BEFORE row triggers that users added.  They may change what the event
  * says, but neither drop it nor move it.
@@ -694,6 +709,7 @@ fire_before_triggers(Inserter *inserter, TupleTableSlot *slot,
 				 errmsg("a trigger on \"%s\" changed what the store assigns",
 						RelationGetRelationName(inserter->event)),
 				 errdetail("Stream, version, position, id and time of an event are not for triggers to change.")));
+	require_same_tags(slot, event);
 }
 
 /* Make the row to insert, triggers and generated columns included. */
@@ -760,6 +776,21 @@ insert_events(Relation event, EsAppend *append)
 	inserter_close(&inserter);
 }
 
+/* Write the rows of es_event_tag; nothing at all where no event has tags. */
+static void
+insert_tags(const EsAppend *append)
+{
+	EsTagWriter *writer;
+
+	if (!has_tags(append))
+		return;
+	writer = EsTagWriterBegin();
+	for (int i = 0; i < append->nevents; i++)
+		EsTagWriterAdd(writer, append->events[i].tags,
+					   append->events[i].position, append->events[i].event_type);
+	EsTagWriterEnd(writer);
+}
+
 /* ----- telling of new events ----- */
 
 /* The one who is told of new events, once they are in the table. */
@@ -824,7 +855,7 @@ static void
 tell_of_append(Relation event, const EsAppend *append)
 {
 	EsInserted	inserted = {.event = event,.nevents = append->nevents,.append = append};
-	bool		rewritten = has_other_before_trigger(event->trigdesc) ||
+	bool		rewritten = has_other_insert_trigger(event->trigdesc, TRIGGER_TYPE_BEFORE) ||
 		RelationGetDescr(event)->natts > ES_EVENT_NATTS;
 
 	if (!EsInsertedIsWanted())
@@ -849,13 +880,13 @@ EsAppendEvents(EsAppend *append)
 	bool		has_ids = false;
 
 	EsCheckPrivilege(event, ACL_INSERT);
-	for (int i = 0; i < append->nevents && !has_ids; i++)
+	for (int i = 0; i < append->nevents && !has_ids && !append->locked; i++)
 		has_ids = append->events[i].has_id;
 
 	if (has_ids)
 	{
-		EsStreamLock(store, append->stream_id);
-		if (is_retry(event, store, append))
+		lock_append(store, append);
+		if (EsAppendIsRetry(event, store, append))
 		{
 			EsNoteLastPosition(last->position);
 			table_close(event, NoLock);
@@ -863,6 +894,7 @@ EsAppendEvents(EsAppend *append)
 		}
 	}
 	EsAssign(event, store, append);
+	insert_tags(append);
 	insert_events(event, append);
 	tell_of_append(event, append);
 	table_close(event, NoLock);	/* kept to commit */
@@ -970,10 +1002,12 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 	bool	   *data_nulls;
 	bool	   *metadata_nulls = NULL;
 	bool	   *id_nulls = NULL;
+	bool	   *tag_nulls = NULL;
 	Datum	   *types;
 	Datum	   *data;
 	Datum	   *metadata = NULL;
 	Datum	   *ids = NULL;
+	Datum	   *tags = NULL;
 	int			n = -1;
 	EsNewEvent *events;
 
@@ -987,6 +1021,9 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 	if (!PG_ARGISNULL(5))
 		ids = array_argument(fcinfo, 5, "event_ids", UUIDOID, UUID_LEN,
 							 TYPALIGN_CHAR, &id_nulls, &n);
+	if (!PG_ARGISNULL(6))
+		tags = array_argument(fcinfo, 6, "tags", JSONBOID, -1, TYPALIGN_INT,
+							  &tag_nulls, &n);
 	if (n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -1011,6 +1048,8 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 			reject_null_element(id_nulls[i], "event_ids", i);
 			events[i].event_id = *DatumGetUUIDP(ids[i]);
 		}
+		if (tags != NULL && !tag_nulls[i])
+			events[i].tags = EsTagsOfJson(&DatumGetJsonbP(tags[i])->root);
 	}
 	*nevents = n;
 	return events;
@@ -1019,7 +1058,7 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 /*
  * es_append_batch(stream_id text, event_types text[], data jsonb[],
  *				   expected_version bigint, metadata jsonb[],
- *				   event_ids uuid[]) → bigint
+ *				   event_ids uuid[], tags jsonb[]) → bigint
  */
 Datum
 es_append_batch(PG_FUNCTION_ARGS)

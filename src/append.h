@@ -41,6 +41,10 @@ typedef struct EsAppend
 	EsNewEvent *events;
 	int			nevents;		/* at least 1 */
 	TimestampTz recorded_at;	/* assigned, one for all */
+	bool		locked;			/* the caller holds all locks already, and
+								 * knows that this is no retry */
+	bool		own_stream;		/* the stream is named after a new id: no other
+								 * append can know it, so it needs no lock */
 } EsAppend;
 
 /* Events that are now in the table, one after the other. */
@@ -68,8 +72,11 @@ extern void EsInsertedTell(Relation event, const int64 *positions, int n);
 
 extern void EsAppendInit(void);
 extern Jsonb *EsMergeMetadata(Jsonb *metadata);
-extern ArrayType *EsCheckTags(ArrayType *tags);
 extern void EsAssign(Relation event, const EsStore *store, EsAppend *append);
+extern bool EsAppendIsRetry(Relation event, const EsStore *store,
+							EsAppend *append);
+extern void EsReportIdUsed(const EsNewEvent *event, const char *detail);
+extern void EsMakeEventId(EsNewEvent *event, int nth);
 extern int64 EsAppendEvents(EsAppend *append);
 extern bool EsIsAssigned(int64 position);
 extern void EsNoteLastPosition(int64 position);

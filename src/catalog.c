@@ -44,7 +44,8 @@ forget_store(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == store.event ||
 		relid == store.gate || relid == store.settled ||
-		relid == store.position_seq)
+		relid == store.position_seq || relid == store.event_tag ||
+		relid == store.retagged)
 		store_known = false;
 }
 
@@ -169,6 +170,9 @@ EsStoreGet(void)
 	store.position_seq = find_relation(schema, "es_event_position_seq");
 	store.gate = find_relation(schema, "es_gate");
 	store.settled = find_relation(schema, "es_settled");
+	store.event_tag = find_relation(schema, "es_event_tag");
+	store.tag_key = find_relation(schema, "es_event_tag_pkey");
+	store.retagged = find_relation(schema, "es_retagged");
 	store.projection = find_relation(schema, "es_projection");
 	store.projection_handler = find_relation(schema, "es_projection_handler");
 	store.aggregate = find_relation(schema, "es_aggregate");
@@ -193,6 +197,16 @@ EsEventOpen(const EsStore **known, LOCKMODE mode)
 
 	*known = EsStoreGet();
 	return event;
+}
+
+/* The same for es_event_tag and its index. */
+Relation
+EsEventTagOpen(const EsStore **known, LOCKMODE mode)
+{
+	Relation	event_tag = table_open(EsStoreGet()->event_tag, mode);
+
+	*known = EsStoreGet();
+	return event_tag;
 }
 
 /*
@@ -260,6 +274,16 @@ EsFollowsOrigin(const EsStore *store)
 
 	return RecoveryInProgress() ||
 		find_subscription(store->event, NULL, &subscription, &ready);
+}
+
+/* Does a subscription bring the rows of es_event_tag by itself? */
+bool
+EsTagsAreReplicated(const EsStore *store)
+{
+	Oid			subscription;
+	bool		ready;
+
+	return find_subscription(store->event_tag, NULL, &subscription, &ready);
 }
 
 /*

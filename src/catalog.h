@@ -29,6 +29,21 @@ typedef enum EsEventColumn
 
 #define ES_EVENT_NATTS ES_EVENT_TAGS
 
+/* Columns of es_event_tag. */
+typedef enum EsEventTagColumn
+{
+	ES_EVENT_TAG_TAG = 1,
+	ES_EVENT_TAG_POSITION,
+	ES_EVENT_TAG_EVENT_TYPE
+} EsEventTagColumn;
+
+/* Columns of es_retagged. */
+typedef enum EsRetaggedColumn
+{
+	ES_RETAGGED_POSITION = 1,
+	ES_RETAGGED_TAGS
+} EsRetaggedColumn;
+
 /* Where this database keeps its store. */
 typedef struct EsStore
 {
@@ -40,6 +55,9 @@ typedef struct EsStore
 	Oid			position_seq;	/* the sequence that hands out positions */
 	Oid			gate;			/* es_gate, the lock object for all appends */
 	Oid			settled;		/* es_settled, the written-down position */
+	Oid			event_tag;		/* es_event_tag */
+	Oid			tag_key;		/* its index (tag, position) */
+	Oid			retagged;		/* es_retagged */
 	Oid			projection;		/* es_projection */
 	Oid			projection_handler; /* es_projection_handler */
 	Oid			aggregate;		/* es_aggregate */
@@ -58,10 +76,12 @@ extern const EsStore *EsStoreGet(void);
 extern Oid	EsGateOid(void);
 extern bool EsIsInstalled(void);
 extern Relation EsEventOpen(const EsStore **store, LOCKMODE mode);
+extern Relation EsEventTagOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
 extern Oid	EsExtensionSchema(const char *name);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);
+extern bool EsTagsAreReplicated(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);
 extern void EsCatalogScan(Oid table, AttrNumber key, const char *value,
 						  EsRowVisitor visit, void *arg);

@@ -11,6 +11,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_class.h"
@@ -35,6 +36,7 @@
 #include "compat.h"
 #include "log.h"
 #include "stream.h"
+#include "tag.h"
 
 /* A set of rows, summed up so that two walks can be compared. */
 typedef struct RowSet
@@ -113,9 +115,39 @@ is_well_formed(TupleTableSlot *slot)
 		(isnull || JB_ROOT_IS_OBJECT(DatumGetJsonbP(metadata)));
 }
 
-/* Walk the heap; count rows whose names or metadata no append lets through. */
+/* Add a tag of an event to a set, or take it away again (times = -1). */
+static void
+add_tag(RowSet *set, Datum tag, int64 position, Datum event_type, int times)
+{
+	text	   *name = DatumGetTextPP(tag);
+	text	   *type = DatumGetTextPP(event_type);
+	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(name),
+										   VARSIZE_ANY_EXHDR(name), (uint64) position);
+
+	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(type),
+							   VARSIZE_ANY_EXHDR(type), hash);
+	set->count += times;
+	set->sum += times * hash;
+}
+
+static void
+add_tags(RowSet *set, Datum tags, bool isnull, TupleTableSlot *event, int times)
+{
+	Datum	   *elements;
+	int			n = EsTagsDeconstruct(isnull ? NULL : DatumGetArrayTypeP(tags), &elements);
+	int64		position = DatumGetInt64(slot_getattr(event, ES_EVENT_POSITION, &isnull));
+	Datum		type = slot_getattr(event, ES_EVENT_EVENT_TYPE, &isnull);
+
+	for (int i = 0; i < n; i++)
+		add_tag(set, elements[i], position, type, times);
+}
+
+/*
+ * Walk the heap; count rows whose names or metadata no append lets through,
+ * and collect the tags that the events were appended with.
+ */
 static RowSet
-walk_heap(Relation event, Snapshot snapshot, int64 *malformed)
+walk_heap(Relation event, Snapshot snapshot, int64 *malformed, RowSet *tags)
 {
 	TableScanDesc scan = table_beginscan(event, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(event, NULL);
@@ -127,11 +159,16 @@ walk_heap(Relation event, Snapshot snapshot, int64 *malformed)
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
+		Datum		value;
+		bool		isnull;
+
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(per_row);
 		add_row(&set, &slot->tts_tid);
 		if (!is_well_formed(slot))
 			(*malformed)++;
+		value = slot_getattr(slot, ES_EVENT_TAGS, &isnull);
+		add_tags(tags, value, isnull, slot, 1);
 	}
 	MemoryContextSwitchTo(saved);
 	MemoryContextDelete(per_row);
@@ -238,6 +275,76 @@ visit_position(TupleTableSlot *slot, void *state)
 	found->last = position;
 }
 
+/* Replace the tags of events that es_retag changed by those they have now. */
+static void
+retag(const EsStore *store, Relation event, Snapshot snapshot, RowSet *tags)
+{
+	Relation	rel = table_open(store->retagged, AccessShareLock);
+	Relation	position_key = index_open(store->position_key, AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	IndexScanDesc fetch = EsIndexBeginScan(event, position_key, snapshot, 1);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TupleTableSlot *event_slot = table_slot_create(event, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		ScanKeyData key;
+		Datum		value;
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ,
+					slot_getattr(slot, ES_RETAGGED_POSITION, &isnull));
+		index_rescan(fetch, &key, 1, NULL, 0);
+		if (!index_getnext_slot(fetch, ForwardScanDirection, event_slot))
+			continue;
+		value = slot_getattr(event_slot, ES_EVENT_TAGS, &isnull);
+		add_tags(tags, value, isnull, event_slot, -1);
+		value = slot_getattr(slot, ES_RETAGGED_TAGS, &isnull);
+		add_tags(tags, value, isnull, event_slot, 1);
+	}
+	index_endscan(fetch);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	ExecDropSingleTupleTableSlot(event_slot);
+	index_close(position_key, AccessShareLock);
+	table_close(rel, AccessShareLock);
+}
+
+/* es_event_tag says what the events say, and its index what the table says. */
+static void
+check_tags(CheckResult *result, Relation event, Snapshot snapshot, RowSet wanted)
+{
+	const EsStore *store;
+	Relation	rel = EsEventTagOpen(&store, AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	RowSet		found = {0, 0};
+	RowSet		rows = {0, 0};
+	RowSet		by_index;
+
+	retag(store, event, snapshot, &wanted);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		add_row(&rows, &slot->tts_tid);
+		add_tag(&found, slot_getattr(slot, ES_EVENT_TAG_TAG, &isnull),
+				DatumGetInt64(slot_getattr(slot, ES_EVENT_TAG_POSITION, &isnull)),
+				slot_getattr(slot, ES_EVENT_TAG_EVENT_TYPE, &isnull), 1);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	by_index = walk_index(rel, store->tag_key, snapshot, NULL, NULL);
+	table_close(rel, AccessShareLock);
+	report(result, "tag agreement",
+		   same_rows(wanted, found) && same_rows(rows, by_index),
+		   "tags of the events " INT64_FORMAT ", in es_event_tag " INT64_FORMAT ", by its index " INT64_FORMAT "%s",
+		   wanted.count, rows.count, by_index.count,
+		   wanted.count == rows.count && !same_rows(wanted, found) ? ", not the same" : "");
+}
+
 static void
 check_events(CheckResult *result, const EsStore *store, Relation event)
 {
@@ -250,9 +357,10 @@ check_events(CheckResult *result, const EsStore *store, Relation event)
 	RowSet		by_stream;
 	RowSet		by_position;
 	RowSet		by_id;
+	RowSet		tags = {0, 0};
 
 	initStringInfo(&streams.walk.stream_id);
-	heap = walk_heap(event, snapshot, &malformed);
+	heap = walk_heap(event, snapshot, &malformed, &tags);
 	by_stream = walk_index(event, store->stream_key, snapshot,
 						   visit_stream_event, &streams);
 	by_position = walk_index(event, store->position_key, snapshot,
@@ -282,6 +390,7 @@ check_events(CheckResult *result, const EsStore *store, Relation event)
 		   "rows in the table " INT64_FORMAT ", by position " INT64_FORMAT ", by event id " INT64_FORMAT ", by stream " INT64_FORMAT,
 		   heap.count, by_position.count, by_id.count, by_stream.count);
 	report(result, "content", malformed == 0, INT64_FORMAT " malformed", malformed);
+	check_tags(result, event, snapshot, tags);
 }
 
 /* Is the trigger there, enabled always, and calling the store's function? */
@@ -308,6 +417,7 @@ check_triggers(CheckResult *result, const EsStore *store, Relation event)
 {
 	static const char *const triggers[][2] = {
 		{"zz_es_event_insert", "es_event_insert"},
+		{"aa_es_event_tag", "es_event_tag"},
 		{"es_event_refuse", "es_event_refuse"},
 		{"es_event_refuse_row", "es_event_refuse"},
 		{"es_event_statement_begin", "es_event_statement"},
@@ -330,7 +440,8 @@ check_relations(CheckResult *result, const EsStore *store)
 {
 	const Oid	relations[] = {
 		store->event, store->position_key, store->id_key, store->stream_key,
-		store->position_seq, store->gate, store->settled
+		store->position_seq, store->gate, store->settled, store->event_tag,
+		store->tag_key, store->retagged
 	};
 	Oid			owner = EsExtensionOwner();
 	char	   *foreign = NULL;
@@ -391,8 +502,8 @@ check_definitions(CheckResult *result, const EsStore *store)
 	ReleaseSysCache(tuple);
 	report(result, "unique indexes",
 		   index_is_sound(store->position_key) && index_is_sound(store->id_key) &&
-		   index_is_sound(store->stream_key),
-		   "position, event id, stream and version");
+		   index_is_sound(store->stream_key) && index_is_sound(store->tag_key),
+		   "position, event id, stream and version, tag and position");
 }
 
 /*

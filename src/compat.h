@@ -62,6 +62,19 @@ EsInitRangeTable(EState *estate, RangeTblEntry *rte)
 #endif
 }
 
+/* The transaction that holds a lock of the lock manager's list. */
+static inline VirtualTransactionId
+EsLockVxid(const LockInstanceData *held)
+{
+#if PG_VERSION_NUM >= 170000
+	return held->vxid;
+#else
+	VirtualTransactionId vxid = {held->backend, held->lxid};
+
+	return vxid;
+#endif
+}
+
 /* Does this backend hold the lock in exactly this mode? */
 static inline bool
 EsLockIsHeld(const LOCKTAG *tag, LOCKMODE mode)

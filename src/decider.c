@@ -23,6 +23,7 @@
 #include "decider.h"
 #include "fold.h"
 #include "stream.h"
+#include "tag.h"
 
 #define ES_MAX_COMMAND_TYPE 255 /* bytes */
 

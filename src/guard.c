@@ -23,6 +23,7 @@
 #include "compat.h"
 #include "log.h"
 #include "stream.h"
+#include "tag.h"
 
 PG_FUNCTION_INFO_V1(es_event_insert);
 PG_FUNCTION_INFO_V1(es_event_refuse);
@@ -220,6 +221,8 @@ place_row(TriggerData *trigger, Datum *values, bool *nulls)
 		event.event_id = *DatumGetUUIDP(values[ES_EVENT_EVENT_ID - 1]);
 
 	EsAssign(trigger->tg_relation, EsStoreGet(), &append);
+	if (event.tags != NULL)
+		EsTagsExpect(event.tags, event.position);
 	note_position(event.position);
 
 	memset(nulls, false, ES_EVENT_NATTS * sizeof(bool));

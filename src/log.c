@@ -279,12 +279,23 @@ EsPassPosition(const EsStore *store, int64 position)
 		last = nextval_internal(store->position_seq, false);
 }
 
+static bool
+is_holder(const LockInstanceData *held, const VirtualTransactionId *holders, int n)
+{
+	VirtualTransactionId vxid = EsLockVxid(held);
+
+	for (int i = 0; i < n; i++)
+		if (VirtualTransactionIdEquals(holders[i], vxid))
+			return true;
+	return false;
+}
+
 /*
  * The lowest bound that any other transaction of this database announced, or
- * PG_INT64_MAX (step 3).
+ * PG_INT64_MAX (step 3).  Of all transactions, or of the holders only.
  */
 static int64
-lowest_announced(void)
+lowest_announced(const VirtualTransactionId *holders, int nholders)
 {
 	LockData   *locks = GetLockStatusData();
 	int64		lowest = PG_INT64_MAX;
@@ -301,6 +312,8 @@ lowest_announced(void)
 			continue;
 		if (ES_BUG == 11 && held->pid == 0)
 			continue;
+		if (holders != NULL && !is_holder(held, holders, nholders))
+			continue;
 		bound = (int64) (((uint64) held->locktag.locktag_field2 << 32) |
 						 held->locktag.locktag_field3);
 		lowest = Min(lowest, bound);
@@ -311,20 +324,30 @@ lowest_announced(void)
 }
 
 /*
+ * The lowest bound that one of these transactions announced; PG_INT64_MAX
+ * when none of those that still run has.
+ */
+int64
+EsLowestAnnouncedBy(const VirtualTransactionId *holders, int n)
+{
+	return lowest_announced(holders, n);
+}
+
+/*
  * The settled position at this instant.  The sequence is read first: what is
  * drawn between the two looks is then above the answer.
  */
 int64
 EsSettledNow(const EsStore *store, XLogRecPtr *lsn)
 {
-	int64		lowest = ES_BUG == 13 ? lowest_announced() : PG_INT64_MAX;
+	int64		lowest = ES_BUG == 13 ? lowest_announced(NULL, 0) : PG_INT64_MAX;
 	int64		last = EsLastDrawn(store, lsn);
 
 	EsPoint("settled-between");
 	if (ES_BUG == 13)
 		last = EsLastDrawn(store, lsn);
 	else
-		lowest = lowest_announced();
+		lowest = lowest_announced(NULL, 0);
 	return Min(last, lowest);
 }
 
@@ -415,31 +438,32 @@ hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 }
 
 /*
- * Note up to where WAL must be flushed before the current event may be shown.
+ * Note up to where WAL must be flushed before the event in the slot may be
+ * shown; flushed is known to be on disk already.
  *
  * A committed hint on a page whose last change is on disk implies that the
  * commit is on disk too: the hint is set when the commit is flushed, or when
  * the page itself waits for WAL beyond it.  That settles all but the tail of
  * the log without a look at the commit log.
  */
-static void
-note_durability(EsLogReader *reader)
+void
+EsNoteDurability(TupleTableSlot *slot, XLogRecPtr flushed, XLogRecPtr *needed)
 {
-	BufferHeapTupleTableSlot *slot = (BufferHeapTupleTableSlot *) reader->slot;
-	HeapTupleHeader tuple = slot->base.tuple->t_data;
-	XLogRecPtr	page_lsn = BufferGetLSNAtomic(slot->buffer);
+	BufferHeapTupleTableSlot *buffered = (BufferHeapTupleTableSlot *) slot;
+	HeapTupleHeader tuple = buffered->base.tuple->t_data;
+	XLogRecPtr	page_lsn = BufferGetLSNAtomic(buffered->buffer);
 	TransactionId xmin;
 
-	if (HeapTupleHeaderXminCommitted(tuple) && page_lsn <= reader->flushed)
+	if (HeapTupleHeaderXminCommitted(tuple) && page_lsn <= flushed)
 		return;
 	if (HeapTupleHeaderXminFrozen(tuple))
 	{
-		reader->needed = Max(reader->needed, page_lsn);
+		*needed = Max(*needed, page_lsn);
 		return;
 	}
 	xmin = HeapTupleHeaderGetRawXmin(tuple);
 	if (!TransactionIdIsCurrentTransactionId(xmin))
-		reader->needed = Max(reader->needed, TransactionIdGetCommitLSN(xmin));
+		*needed = Max(*needed, TransactionIdGetCommitLSN(xmin));
 }
 
 /*
@@ -470,7 +494,7 @@ EsLogReaderNext(EsLogReader *reader)
 	}
 	reader->passed = position;
 	if (reader->flushed != PG_UINT64_MAX)
-		note_durability(reader);
+		EsNoteDurability(reader->slot, reader->flushed, &reader->needed);
 	return reader->slot;
 }
 
@@ -498,8 +522,8 @@ EsLogReaderEnd(EsLogReader *reader)
  * up to today's must be told how far its own sight goes.  The walk starts at
  * the position written down, so it is short where one is kept.
  */
-static int64
-settled_for_snapshot(Relation event, const EsStore *store, Snapshot snapshot)
+int64
+EsSettledForSnapshot(Relation event, const EsStore *store, Snapshot snapshot)
 {
 	EsLogReader *reader = EsLogReaderBegin(event, store, snapshot,
 										   EsSettledRead(snapshot));
@@ -522,7 +546,7 @@ settled_position(Relation event, const EsStore *store)
 	if (EsFollowsOrigin(store))
 		return EsSettledRead(GetActiveSnapshot());
 	if (IsolationUsesXactSnapshot())
-		return settled_for_snapshot(event, store, GetActiveSnapshot());
+		return EsSettledForSnapshot(event, store, GetActiveSnapshot());
 	position = EsSettledNow(store, &lsn);
 	XLogFlush(lsn);
 	return position;

@@ -6,7 +6,9 @@
 
 #include "postgres.h"
 
+#include "access/xlogdefs.h"
 #include "executor/tuptable.h"
+#include "storage/lock.h"
 #include "fmgr.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
@@ -22,6 +24,11 @@ extern int64 EsAnnouncedBound(void);
 extern int64 EsDrawPosition(const EsStore *store);
 extern int64 EsLastDrawn(const EsStore *store, XLogRecPtr *lsn);
 extern int64 EsSettledNow(const EsStore *store, XLogRecPtr *lsn);
+extern int64 EsLowestAnnouncedBy(const VirtualTransactionId *holders, int n);
+extern int64 EsSettledForSnapshot(Relation event, const EsStore *store,
+								  Snapshot snapshot);
+extern void EsNoteDurability(TupleTableSlot *slot, XLogRecPtr flushed,
+							 XLogRecPtr *needed);
 extern void EsPassPosition(const EsStore *store, int64 position);
 
 extern Datum es_settle(PG_FUNCTION_ARGS);

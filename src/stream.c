@@ -35,7 +35,7 @@
 /* How often a stream's lock is asked for before this session queues for it. */
 #define ES_LOCK_TRIES 40
 
-/* Streams one transaction locks singly before it takes the gate for all. */
+/* Streams and tags one transaction locks singly before it takes the gate. */
 static int	max_stream_locks = 64;
 
 /*
@@ -67,8 +67,8 @@ void
 EsStreamInit(void)
 {
 	DefineCustomIntVariable("eventstore.max_stream_locks",
-							"Streams that one transaction locks singly.",
-							"A transaction that appends to more streams locks out all other appends until it ends. "
+							"Streams and tags that one transaction locks singly.",
+							"A transaction that needs more locks out all other appends until it ends. "
 							"Raise it together with max_locks_per_transaction; 0 locks out others from the first append on.",
 							&max_stream_locks, 64, 0, INT_MAX, PGC_USERSET, 0,
 							NULL, NULL, NULL);
@@ -185,10 +185,10 @@ EsGateEnter(const EsStore *store)
 }
 
 static uint64
-name_hash(const text *stream_id)
+name_hash(const text *name)
 {
-	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(stream_id),
-							   VARSIZE_ANY_EXHDR(stream_id), 0);
+	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(name),
+							   VARSIZE_ANY_EXHDR(name), 0);
 }
 
 /*
@@ -309,23 +309,90 @@ acquire_stream_lock(const LOCKTAG *tag)
 	return LockAcquire(tag, ExclusiveLock, false, false);
 }
 
+EsLockKey
+EsLockKeyOf(uint16 kind, const text *name, LOCKMODE mode)
+{
+	EsLockKey	key = {kind, name_hash(name), mode};
+
+	return key;
+}
+
+/* How the lock manager knows the key. */
+void
+EsLockKeyTag(const EsLockKey *key, LOCKTAG *tag)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (key->hash >> 32),
+						 (uint32) key->hash, key->kind);
+}
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	const EsLockKey *left = a;
+	const EsLockKey *right = b;
+
+	if (left->kind != right->kind)
+		return left->kind < right->kind ? -1 : 1;
+	return (left->hash > right->hash) - (left->hash < right->hash);
+}
+
 /*
- * Lock the stream and enter the gate until the transaction, or the savepoint
- * in which this was called, ends.
+ * Sort the keys and make one of those that occur twice; answers how many
+ * remain.  Share and RowExclusive on one key become ShareRowExclusive at once:
+ * two that took one and then the other would wait for each other.
+ */
+static int
+merge_keys(EsLockKey *keys, int nkeys)
+{
+	int			kept = 0;
+
+	if (nkeys > 1)
+		qsort(keys, nkeys, sizeof(EsLockKey), compare_keys);
+	for (int i = 0; i < nkeys; i++)
+	{
+		if (kept == 0 || compare_keys(&keys[i], &keys[kept - 1]) != 0)
+			keys[kept++] = keys[i];
+		else if (keys[i].mode != keys[kept - 1].mode && ES_BUG != 67)
+			keys[kept - 1].mode = ShareRowExclusiveLock;
+	}
+	return kept;
+}
+
+/* May this transaction take these locks singly?  Those it has are free. */
+static bool
+within_budget(const EsLockKey *keys, int nkeys)
+{
+	int			wanted = 0;
+
+	if (stream_locks <= max_stream_locks - nkeys)
+		return true;
+	for (int i = 0; i < nkeys; i++)
+	{
+		LOCKTAG		tag;
+
+		EsLockKeyTag(&keys[i], &tag);
+		if (!EsLockIsHeld(&tag, keys[i].mode))
+			wanted++;
+	}
+	return wanted == 0 || stream_locks <= max_stream_locks - wanted;
+}
+
+/*
+ * Take all locks of one append and enter the gate, until the transaction, or
+ * the savepoint in which this was called, ends.  The keys are sorted, so that
+ * two appends never wait for each other.  Must come before any position is
+ * drawn, or a stream's version order could differ from its position order.
  *
- * The lock's key is a hash of the name: two names that collide wait for each
- * other and nothing worse.  Must come before any position is drawn, or the
- * stream's version order could differ from its position order.
+ * A key is a hash of a name: two names that collide wait for each other and
+ * nothing worse.
  *
- * The gate comes second.  An append that waits for a stream must not stand in
- * the gate meanwhile: who holds the stream may want to close it.
+ * The gate comes last.  An append that waits for a stream or a tag must not
+ * stand in the gate meanwhile: who holds that may want to close it.
  */
 void
-EsStreamLock(const EsStore *store, const text *stream_id)
+EsLockKeys(const EsStore *store, EsLockKey *keys, int nkeys)
 {
 	LocalTransactionId lxid = EsCurrentLxid();
-	uint64		hash;
-	LOCKTAG		tag;
 
 	if (gate_lxid == lxid)
 		return;
@@ -334,19 +401,34 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 		counted_lxid = lxid;
 		stream_locks = 0;
 	}
-	hash = name_hash(stream_id);
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
-						 (uint32) hash, ES_LOCK_STREAM);
-	if (stream_locks >= max_stream_locks && !EsLockIsHeld(&tag, ExclusiveLock))
+	nkeys = merge_keys(keys, nkeys);
+	if (!within_budget(keys, nkeys))
 	{
 		EsGateClose(store);
 		return;
 	}
 
-	if (ES_BUG != 7 &&
-		acquire_stream_lock(&tag) != LOCKACQUIRE_ALREADY_HELD)
-		stream_locks++;
+	for (int i = 0; i < nkeys; i++)
+	{
+		LOCKTAG		tag;
+
+		if (ES_BUG == 7 && keys[i].kind == ES_LOCK_STREAM)
+			continue;
+		EsLockKeyTag(&keys[i], &tag);
+		if ((keys[i].kind == ES_LOCK_STREAM ? acquire_stream_lock(&tag) :
+			 LockAcquire(&tag, keys[i].mode, false, false)) != LOCKACQUIRE_ALREADY_HELD)
+			stream_locks++;
+	}
 	EsGateEnter(store);
+}
+
+/* EsLockKeys for an append to one stream, without tags. */
+void
+EsStreamLock(const EsStore *store, const text *stream_id)
+{
+	EsLockKey	key = EsLockKeyOf(ES_LOCK_STREAM, stream_id, ExclusiveLock);
+
+	EsLockKeys(store, &key, 1);
 }
 
 /*

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "storage/lock.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 #include "utils/uuid.h"
@@ -27,9 +28,18 @@
 #define ES_LOCK_SNAPSHOT 0xE503
 #define ES_LOCK_WORKER 0xE504
 #define ES_LOCK_REBUILD 0xE505
+#define ES_LOCK_TAG 0xE506
 
 /* How long appends may be kept waiting by who waits for the gate. */
 #define ES_GATE_PATIENCE 30		/* ms */
+
+/* One lock to take; see EsLockKeys. */
+typedef struct EsLockKey
+{
+	uint16		kind;			/* ES_LOCK_STREAM or ES_LOCK_TAG */
+	uint64		hash;			/* of the name */
+	LOCKMODE	mode;
+} EsLockKey;
 
 /* Where a stream stands. */
 typedef struct EsStreamHead
@@ -54,6 +64,9 @@ extern void EsCheckTag(const text *tag);
 extern int	EsCategoryLength(const char *stream_id, int len);
 extern void EsGateEnter(const EsStore *store);
 extern void EsGateClose(const EsStore *store);
+extern EsLockKey EsLockKeyOf(uint16 kind, const text *name, LOCKMODE mode);
+extern void EsLockKeyTag(const EsLockKey *key, LOCKTAG *tag);
+extern void EsLockKeys(const EsStore *store, EsLockKey *keys, int nkeys);
 extern bool EsGateTryClose(const EsStore *store, int patience);
 extern void EsGateCloseGently(const EsStore *store);
 extern void EsStreamLock(const EsStore *store, const text *stream_id);

@@ -22,17 +22,19 @@ CREATE FUNCTION es_append(
 COMMENT ON FUNCTION es_append(text, text, jsonb, bigint, jsonb, uuid, text[]) IS
 	'append one event; answers its version, which is the stream''s new one';
 
--- All of the batch or nothing.  Arrays have one element an event.
+-- All of the batch or nothing.  Arrays have one element an event; one of tags
+-- is a JSON array of strings, because SQL arrays cannot be ragged.
 CREATE FUNCTION es_append_batch(
 	stream_id        text,
 	event_types      text[],
 	data             jsonb[],
 	expected_version bigint  DEFAULT -1,
 	metadata         jsonb[] DEFAULT NULL,
-	event_ids        uuid[]  DEFAULT NULL
+	event_ids        uuid[]  DEFAULT NULL,
+	tags             jsonb[] DEFAULT NULL
 ) RETURNS bigint
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION es_append_batch(text, text[], jsonb[], bigint, jsonb[], uuid[]) IS
+COMMENT ON FUNCTION es_append_batch(text, text[], jsonb[], bigint, jsonb[], uuid[], jsonb[]) IS
 	'append several events to one stream; answers the version of the last';
 
 -- NULL before the session's first append.  After a retry, the position of

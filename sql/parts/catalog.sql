@@ -56,7 +56,37 @@ COMMENT ON COLUMN es_settled.epoch IS 'counts histories: positions of different 
 COMMENT ON COLUMN es_settled.position IS 'no event at or below it can still appear';
 COMMENT ON COLUMN es_settled.written_at IS 'when it was written down';
 
+-- What each event is tagged with: where queries look.  Written beside the event
+-- by the append itself; an event without tags has no rows here.
+CREATE TABLE es_event_tag (
+	tag        text   COLLATE "C" NOT NULL,
+	position   bigint NOT NULL,
+	event_type text   COLLATE "C" NOT NULL,
+	CONSTRAINT es_event_tag_pkey PRIMARY KEY (tag, position)
+);
+COMMENT ON TABLE es_event_tag IS 'the tags that events carry, one a row, for queries over tags';
+COMMENT ON COLUMN es_event_tag.tag IS 'what the event concerns, such as course:c1';
+COMMENT ON COLUMN es_event_tag.position IS 'position of the event';
+COMMENT ON COLUMN es_event_tag.event_type IS 'type of the event';
+
+-- es_event keeps for ever what an event was appended with.  This says which
+-- events es_retag gave other tags since, and what they carry today.
+CREATE TABLE es_retagged (
+	position    bigint      NOT NULL,
+	tags        text[]      NOT NULL,
+	retagged_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	retagged_by text        NOT NULL DEFAULT session_user,
+	CONSTRAINT es_retagged_pkey PRIMARY KEY (position)
+);
+COMMENT ON TABLE es_retagged IS 'events whose tags es_retag changed';
+COMMENT ON COLUMN es_retagged.position IS 'position of the event';
+COMMENT ON COLUMN es_retagged.tags IS 'the tags it carries now';
+COMMENT ON COLUMN es_retagged.retagged_at IS 'when they were changed last';
+COMMENT ON COLUMN es_retagged.retagged_by IS 'who changed them last';
+
 SELECT pg_catalog.pg_extension_config_dump('es_event', '');
 SELECT pg_catalog.pg_extension_config_dump('es_event_position_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('es_gate', '');
 SELECT pg_catalog.pg_extension_config_dump('es_settled', '');
+SELECT pg_catalog.pg_extension_config_dump('es_event_tag', '');
+SELECT pg_catalog.pg_extension_config_dump('es_retagged', '');

@@ -7,6 +7,6 @@ CREATE FUNCTION es_check(
 	OUT status     text,
 	OUT detail     text
 ) RETURNS SETOF record
-	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 10;
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 11;
 COMMENT ON FUNCTION es_check() IS
 	'prove the store''s invariants; status is ok or error';

@@ -1,0 +1,1 @@
+\ir dcb.seed.sql
