@@ -688,6 +688,14 @@ fill_directory(void)
 	directory.generation = made_from;
 }
 
+/* Is there any aggregate in this database? */
+bool
+EsAggregatesExist(void)
+{
+	fill_directory();
+	return directory.count > 0;
+}
+
 /*
  * The names of all aggregates whose category is the stream's; see
  * EsAggregateName for the one.

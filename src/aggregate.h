@@ -94,6 +94,7 @@ extern void EsAggregateOnChange(EsDependentsCheck check);
 extern List *EsAggregatesOfStream(const text *stream_id);
 extern char *EsAggregateName(const text *name, const text *stream_id);
 extern EsAggregate *EsAggregateOpen(const char *name);
+extern bool EsAggregatesExist(void);
 extern bool EsAggregateExists(const char *name);
 extern pg_uuid_t EsAggregateDefinition(const EsAggregate *aggregate);
 extern void EsAggregateClose(EsAggregate *aggregate);

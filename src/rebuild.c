@@ -445,7 +445,7 @@ es_rebuild_projection(PG_FUNCTION_ARGS)
 }
 
 /*
- * Drop the shadows of rebuilds whose process died.  In the current
+ * Clear away what rebuilds left whose process died.  In the current
  * transaction, which the caller commits.
  */
 void
@@ -456,6 +456,8 @@ EsRebuildClearLeftovers(void)
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
+	EsQueryRun("DELETE FROM @es_job j WHERE NOT EXISTS (SELECT FROM pg_stat_get_activity(NULL) a"
+			   " WHERE a.pid = j.pid AND a.backend_start = j.backend_start)", NULL);
 	n = EsQueryRun("SELECT nspname FROM pg_namespace WHERE nspname ~ '^es_shadow_[0-9a-f]{16}$'",
 				   NULL);
 	schemas = palloc(Max(n, 1) * sizeof(char *));

@@ -43,6 +43,7 @@
 #include "point.h"
 #include "query.h"
 #include "runner.h"
+#include "snapshot.h"
 
 /* Setting: events that one transaction takes. */
 static int	batch_size = 10000;
@@ -413,6 +414,30 @@ EsRunnerSettle(void)
 	return position;
 }
 
+/*
+ * Take some of the snapshots that plain appends made due, in the name of the
+ * extension's owner; each fold runs in its definer's.  True if there may be
+ * more to take.
+ */
+bool
+EsRunnerSnapshots(void)
+{
+	EsDefiner	owner = {EsExtensionOwner(), "pg_catalog, pg_temp"};
+	EsRights	rights;
+	const EsStore *store;
+	Relation	event;
+	bool		more;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	event = EsEventOpen(&store, AccessShareLock);
+	EsRightsEnter(&owner, &rights);
+	(void) EsSnapshotTakeDue(event, EsBatchSize(), &more);
+	EsRightsLeave(&rights);
+	table_close(event, AccessShareLock);
+	PopActiveSnapshot();
+	return more;
+}
+
 /* 2D000 unless the procedure may commit. */
 void
 EsRequireNonatomic(FunctionCallInfo fcinfo, const char *name)
@@ -475,6 +500,11 @@ es_run_projections(PG_FUNCTION_ARGS)
 	SPI_commit();
 	EsRunnerBeginTransaction();
 	run_all(max_batches);
+	while (EsRunnerSnapshots())
+	{
+		SPI_commit();
+		EsRunnerBeginTransaction();
+	}
 	(void) EsRunnerSettle();
 	SPI_finish();
 	PG_RETURN_VOID();

@@ -42,6 +42,7 @@ extern void EsRunnerBeginTransaction(void);
 extern List *EsRunnerProjections(void);
 extern EsRunResult EsRunnerBatch(const char *name);
 extern void EsRunnerRun(EsRunner *runner);
+extern bool EsRunnerSnapshots(void);
 extern int64 EsRunnerSettle(void);
 extern void EsRequireNonatomic(FunctionCallInfo fcinfo, const char *name);
 extern int	EsBatchSize(void);

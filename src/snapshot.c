@@ -572,6 +572,49 @@ streams_with_events(Relation event, int64 max_events, int64 *position)
 	return streams;
 }
 
+/*
+ * Take a snapshot if one is due.  A fold that fails leaves a warning behind
+ * and no snapshot; other streams must not wait for it.
+ */
+static bool
+try_take(Relation event, const char *aggregate, text *stream_id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool taken = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		taken = EsSnapshotTake(event, aggregate, stream_id, true) > 0;
+		PopActiveSnapshot();
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+			ReThrowError(error);
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not take a snapshot of stream \"%s\" by aggregate \"%s\": %s",
+						text_to_cstring(stream_id), aggregate, error->message)));
+		FreeErrorData(error);
+		taken = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return taken;
+}
+
 /* Take what is due of these streams. */
 static int64
 take_due(Relation event, List *streams)
@@ -586,10 +629,8 @@ take_due(Relation event, List *streams)
 		foreach(name, EsAggregatesOfStream(lfirst(stream)))
 		{
 			CommandCounterIncrement();
-			PushActiveSnapshot(GetTransactionSnapshot());
-			if (EsSnapshotTake(event, lfirst(name), lfirst(stream), true) > 0)
+			if (try_take(event, lfirst(name), lfirst(stream)))
 				taken++;
-			PopActiveSnapshot();
 		}
 	}
 	return taken;
@@ -598,23 +639,26 @@ take_due(Relation event, List *streams)
 /*
  * Take the snapshots that are due for the streams with events behind the
  * place where the last call ended; at most so many events a call.  Answers
- * how many were taken.  Where another session is at it, there is nothing to
+ * how many were taken; *more, whether there may be events left.  Where another session is at it, there is nothing to
  * do.  The caller may read es_event and write es_snapshot_cursor.
  */
 int64
-EsSnapshotTakeDue(Relation event, int64 max_events)
+EsSnapshotTakeDue(Relation event, int64 max_events, bool *more)
 {
 	const EsStore *store = EsStoreGet();
 	int64		position = 0;
 	int64		before;
 	int64		taken;
 
-	if (!ConditionalLockRelationOid(store->snapshot_cursor, ShareRowExclusiveLock))
+	*more = false;
+	if (!EsAggregatesExist() ||
+		!ConditionalLockRelationOid(store->snapshot_cursor, ShareRowExclusiveLock))
 		return 0;
 	EsCatalogScan(store->snapshot_cursor, 1, NULL, visit_cursor, &position);
 	before = position;
 	taken = take_due(event, streams_with_events(event, max_events, &position));
-	if (position != before)
+	*more = position != before;
+	if (*more)
 		move_cursor(position);
 	return taken;
 }
@@ -627,6 +671,7 @@ es_take_snapshots(PG_FUNCTION_ARGS)
 {
 	Relation	event;
 	int64		taken;
+	bool		more;
 
 	PreventCommandIfReadOnly("es_take_snapshots()");
 	PreventCommandIfParallelMode("es_take_snapshots()");
@@ -636,7 +681,7 @@ es_take_snapshots(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must not be negative", "max_events")));
 	event = open_event(ACL_SELECT);
-	taken = EsSnapshotTakeDue(event, PG_GETARG_INT64(0));
+	taken = EsSnapshotTakeDue(event, PG_GETARG_INT64(0), &more);
 	table_close(event, AccessShareLock);
 	PG_RETURN_INT64(taken);
 }

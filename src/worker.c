@@ -598,6 +598,22 @@ tell_settled(void)
 	CommitTransactionCommand();
 }
 
+/* Take the snapshots that are due, a transaction for each round. */
+static void
+take_snapshots(void)
+{
+	bool		more = true;
+
+	while (more)
+	{
+		CHECK_FOR_INTERRUPTS();
+		StartTransactionCommand();
+		EsRunnerBeginTransaction();
+		more = EsIsInstalled() && EsRunnerSnapshots();
+		CommitTransactionCommand();
+	}
+}
+
 /* Let each projection run a batch in turn, until none has more to do. */
 static void
 run_projections(MemoryContext context)
@@ -618,6 +634,7 @@ run_projections(MemoryContext context)
 		}
 		tell_settled();
 	}
+	take_snapshots();
 	pgstat_report_stat(false);
 }
 

@@ -50,6 +50,19 @@ SELECT es_decide('account', 'CloseAccount',
 	reject => $$ CASE WHEN NOT state.open THEN 'account is closed'
 					  WHEN state.balance <> 0 THEN 'cannot close an account with a balance' END $$) \g /dev/null
 
+-- The read model: a table of all accounts, kept in the transaction that appends.
+CREATE TABLE account_list (account text PRIMARY KEY, owner text, balance numeric, open boolean);
+
+SELECT es_create_projection('account_list', mode => 'inline', tables => '{account_list}', category => 'account') \g /dev/null
+SELECT es_on('account_list', 'AccountOpened',
+	$$ INSERT INTO account_list VALUES (event.stream_id, event.data ->> 'owner', (event.data ->> 'balance')::numeric, true) $$) \g /dev/null
+SELECT es_on('account_list', 'MoneyDeposited',
+	$$ UPDATE account_list SET balance = balance + (event.data ->> 'amount')::numeric WHERE account = event.stream_id $$) \g /dev/null
+SELECT es_on('account_list', 'MoneyWithdrawn',
+	$$ UPDATE account_list SET balance = balance - (event.data ->> 'amount')::numeric WHERE account = event.stream_id $$) \g /dev/null
+SELECT es_on('account_list', 'AccountClosed',
+	$$ UPDATE account_list SET open = false WHERE account = event.stream_id $$) \g /dev/null
+
 \echo 'The rules, tested: given these events, when that command comes, then this.'
 \echo
 
@@ -108,6 +121,11 @@ SELECT event_type, data, rejection
 SELECT event_type, data, rejection
 	FROM es_decide_dry('account-ACC-001', 'WithdrawMoney', '{"amount": 1351}');
 
+\echo 'The read model knows what the commands did.'
+\echo
+
+SELECT * FROM account_list;
+
 \echo 'Take all and close the account.'
 \echo
 
@@ -123,3 +141,9 @@ SELECT * FROM es_state('account-ACC-001');
 SELECT * FROM es_state('account-ACC-001', at_version => 3);
 SELECT version, event_type, data, state ->> 'balance' AS balance, state ->> 'open' AS open
 	FROM es_history('account-ACC-001');
+
+\echo 'The read model, and the states of the same accounts.'
+\echo
+
+SELECT l.*, s.version, s.state
+	FROM account_list AS l, es_state(l.account) AS s;

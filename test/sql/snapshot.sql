@@ -112,6 +112,14 @@ ROLLBACK;
 SELECT es_take_snapshots();
 SELECT aggregate, stream_id, version, state, state_text FROM es_snapshot WHERE aggregate LIKE 'tally%' ORDER BY 1, 2, 3;
 
+-- whoever runs projections takes them too; a fold that fails holds up no other stream
+SELECT es_create_aggregate('run', snapshot_every => 2);
+SELECT es_evolve('run', 'Counted', '(event.data->>0)::int::text::jsonb');
+SELECT es_append_batch('run-' || n, '{Counted,Counted}', CASE n WHEN 2 THEN '{"[1]","[\"x\"]"}' ELSE '{"[1]","[2]"}' END::jsonb[]) FROM generate_series(1, 3) AS n;
+CALL es_run_projections();
+SELECT stream_id, version, state FROM es_snapshot WHERE aggregate = 'run' ORDER BY 1;
+SELECT es_drop_aggregate('run');
+
 -- folds in applications
 SELECT * FROM es_load_snapshot('order-1');
 SELECT es_save_snapshot('order-1', 1, '{}');

@@ -51,13 +51,30 @@ sub log_lines
 	return scalar grep { /$pattern/ } split /\n/, slurp_file($node->logfile, $offset);
 }
 
-# On demand.
+# A rebuild whose process is ended leaves its shadow behind.
 define_projection('postgres');
 append('postgres', 1);
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; LOCK es_parked IN ACCESS EXCLUSIVE MODE');
+my $rebuild = psql_start($node, q(CALL es_rebuild_projection('seen');));
+wait_until('the rebuild to wait', sub {
+	$node->safe_psql('postgres', q(SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+		WHERE query LIKE 'CALL es_rebuild%' AND wait_event_type = 'Lock')) == 1;
+});
+psql_finish($rebuild);
+$holder->query_safe('COMMIT');
+$holder->quit;
+$node->safe_psql('postgres', 'CREATE SCHEMA es_shadow_0123456789abcdef CREATE TABLE t ()');
+
+# On demand.
 is(workers('postgres'), 0, 'no worker by itself');
 my $pid = $node->safe_psql('postgres', 'SELECT es_start_worker()');
 is($node->safe_psql('postgres', 'SELECT es_start_worker()'),
 	$pid, 'one worker a database');
+wait_until('the shadows to go', sub {
+	$node->safe_psql('postgres', q(SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'es\_shadow%')) == 0;
+});
+is($node->safe_psql('postgres', 'SELECT count(*) FROM es_job'), 0, 'what a rebuild left behind is cleared away');
 is( $node->safe_psql(
 		'postgres', q(SELECT es_wait_for('seen', (SELECT max(position) FROM es_event)))),
 	't', 'the worker catches up');
@@ -114,6 +131,16 @@ wait_until('a notification', sub {
 });
 like($told, qr/with payload "\d+"/, 'NOTIFY carries the settled position');
 $listener->quit;
+
+# It takes the snapshots that plain appends make due.
+$node->safe_psql('postgres', <<'SQL');
+SELECT es_create_aggregate('tally', snapshot_every => 10);
+SELECT es_evolve('tally', 'Counted', 'to_jsonb(coalesce((state->>0)::int, 0) + 1)');
+SELECT es_append('tally-1', 'Counted', '{}') FROM generate_series(1, 25);
+SQL
+ok($node->poll_query_until('postgres',
+		"SELECT max(version) >= 10 FROM es_snapshot WHERE stream_id = 'tally-1'"),
+	'the worker takes the snapshot that is due');
 
 # A worker that dies comes back; so do all after a neighbour's death.
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
