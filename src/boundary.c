@@ -158,6 +158,7 @@ query_settled(Relation event, const EsStore *store, const EsBoundary *query,
 	VirtualTransactionId *vxids;
 	LOCKTAG		gate;
 	int64		last;
+	int64		lowest;
 	int			n;
 
 	EsPoint("boundary-ask");
@@ -177,7 +178,8 @@ query_settled(Relation event, const EsStore *store, const EsBoundary *query,
 	EsPoint("boundary-asked");
 	if (holders.n == 0 || ES_BUG == 64)
 		return last;
-	return Min(last, EsLowestAnnouncedBy(holders.vxids, holders.n));
+	lowest = EsLowestAnnouncedBy(holders.vxids, holders.n); /* asked once: Min would ask twice */
+	return Min(last, lowest);
 }
 
 /* Did this transaction append the event? */
@@ -617,7 +619,11 @@ find_conflict(Relation event, const EsStore *store, const Condition *condition)
 	int			item;
 
 	if (IsolationUsesXactSnapshot() && ES_BUG != 63)
-		first = Min(first, EsSettledRead(GetTransactionSnapshot()));
+	{
+		int64		settled = EsSettledRead(GetTransactionSnapshot());
+
+		first = Min(first, settled);
+	}
 	scan = EsMatchBegin(event, store, condition->query,
 						ES_BUG == 62 ? GetActiveSnapshot() : SnapshotSelf,
 						first + 1, PG_INT64_MAX, ForwardScanDirection);

@@ -127,6 +127,9 @@ is( $node->safe_psql('postgres', q(
 			AND (e.tags @> ARRAY['course:' || x.course, 'school'] OR e.tags @> ARRAY['student:' || x.student])
 			AND e.position <= x.after))),
 	'0', 'every decision had been shown all events up to its position');
+is( $node->safe_psql('postgres', q(SELECT count(*) FROM outcome
+		WHERE after > (SELECT last_value FROM es_event_position_seq))),
+	'0', 'no position is beyond the last one drawn');
 is( $node->safe_psql('postgres', q(
 	SELECT count(*) FROM outcome o LEFT JOIN es_event e ON e.position = o.conflict
 		WHERE NOT o.taken AND (e.position IS NULL OR e.position <= o.after))),
