@@ -10,10 +10,10 @@ use Time::HiRes qw(time);
 my @million = ({ prefix => 'account-', streams => 10_000, events => 100 });
 
 my $account = <<'SQL';
-CREATE TABLE account (id text PRIMARY KEY, balance numeric NOT NULL, moves bigint NOT NULL) WITH (fillfactor = 50);
-INSERT INTO account SELECT 'account-' || 1000000 + s, 0, 0 FROM generate_series(0, 999) s;
-ANALYZE account;
-GRANT ALL ON account TO bench_app;
+CREATE TABLE balances (id text PRIMARY KEY, balance numeric NOT NULL, moves bigint NOT NULL) WITH (fillfactor = 50);
+INSERT INTO balances SELECT 'account-' || 1000000 + s, 0, 0 FROM generate_series(0, 999) s;
+ANALYZE balances;
+GRANT ALL ON balances TO bench_app;
 SQL
 
 my $by_function = $account . <<'SQL';
@@ -21,7 +21,7 @@ CREATE FUNCTION deposit(stream_id text, event_type text, data jsonb) RETURNS big
 DECLARE
 	version bigint := es_append(stream_id, event_type, data);
 BEGIN
-	UPDATE account SET balance = balance + (data->>'amount')::numeric, moves = moves + 1 WHERE id = stream_id;
+	UPDATE balances SET balance = balance + (data->>'amount')::numeric, moves = moves + 1 WHERE id = stream_id;
 	RETURN version;
 END
 $$;
@@ -30,9 +30,9 @@ SQL
 # Goes live at once when the log is caught up with.
 my $inline = $account . <<'SQL';
 BEGIN;
-SELECT es_create_projection('account', 'inline', ARRAY['account'::regclass]);
+SELECT es_create_projection('account', 'inline', ARRAY['balances'::regclass]);
 SELECT es_on('account', 'Deposited',
-	'UPDATE account SET balance = balance + (event.data->>''amount'')::numeric, moves = moves + 1 WHERE id = event.stream_id');
+	'UPDATE balances SET balance = balance + (event.data->>''amount'')::numeric, moves = moves + 1 WHERE id = event.stream_id');
 COMMIT;
 SQL
 
