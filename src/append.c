@@ -39,6 +39,7 @@
 
 #include "append.h"
 #include "compat.h"
+#include "event_type.h"
 #include "log.h"
 #include "point.h"
 #include "stream.h"
@@ -423,14 +424,16 @@ assign_place(Relation event, const EsStore *store, EsAppend *append)
 }
 
 /*
- * Lock the stream, check the version and assign version, position, id and
- * time of each event.  All locks stay until the transaction ends.
+ * Check the events against their types; lock the stream, check the version
+ * and assign version, position, id and time of each event.  All locks stay
+ * until the transaction ends.
  */
 void
 EsAssign(Relation event, const EsStore *store, EsAppend *append)
 {
 	if (ES_BUG == 5)
 		draw_positions(store, append);
+	EsEventTypesApply(append);
 	EsStreamLock(store, append->stream_id);
 	assign_place(event, store, append);
 }
@@ -665,7 +668,10 @@ make_row(Inserter *inserter, TupleTableSlot *slot, const EsAppend *append,
 
 	fill_slot(inserter, slot, append, event);
 	if (inserter->has_before)
+	{
 		fire_before_triggers(inserter, slot, append, event);
+		EsEventTypeCheckSlot(slot);
+	}
 	if (constraints != NULL && constraints->has_generated_stored)
 		ExecComputeStoredGenerated(inserter->target, inserter->estate, slot,
 								   CMD_INSERT);
@@ -786,7 +792,7 @@ expected_version_argument(FunctionCallInfo fcinfo, int n)
 Datum
 es_append(PG_FUNCTION_ARGS)
 {
-	EsNewEvent	event = {.type_version = 1};
+	EsNewEvent	event = {0};
 	EsAppend	append = {.events = &event,.nevents = 1};
 
 	PreventCommandIfReadOnly("es_append()");
@@ -880,7 +886,6 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 	{
 		reject_null_element(type_nulls[i], "event_types", i);
 		reject_null_element(data_nulls[i], "data", i);
-		events[i].type_version = 1;
 		events[i].event_type = DatumGetTextPP(types[i]);
 		EsCheckEventType(events[i].event_type);
 		events[i].data = DatumGetJsonbP(data[i]);

@@ -26,7 +26,7 @@ typedef struct EsNewEvent
 	Jsonb	   *data;
 	Jsonb	   *metadata;		/* NULL: none */
 	ArrayType  *tags;			/* text[], checked; NULL: none */
-	int32		type_version;	/* of the event type; 1 at first */
+	int32		type_version;	/* of the event type; 0: the newest declared */
 	bool		has_id;			/* event_id was given by the caller */
 	pg_uuid_t	event_id;
 	int64		position;		/* assigned */

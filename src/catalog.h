@@ -46,6 +46,7 @@ typedef struct EsStore
 	Oid			command;		/* es_command */
 	Oid			snapshot;		/* es_snapshot */
 	Oid			snapshot_cursor;	/* es_snapshot_cursor */
+	Oid			event_type;		/* es_event_type */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */

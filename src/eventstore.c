@@ -12,6 +12,7 @@
 #include "append.h"
 #include "catalog.h"
 #include "decider.h"
+#include "event_type.h"
 #include "point.h"
 #include "stream.h"
 
@@ -24,6 +25,7 @@ _PG_init(void)
 {
 	EsCatalogInit();
 	EsStreamInit();
+	EsEventTypeInit();
 	EsAppendInit();
 	EsAggregateInit();
 	EsDeciderInit();

@@ -13,6 +13,7 @@
 #include "utils/snapshot.h"
 
 #include "aggregate.h"
+#include "stream.h"
 
 /* How far to fold. */
 typedef struct EsFoldLimit
@@ -39,25 +40,6 @@ typedef struct EsFold
 	TupleTableSlot *slot;		/* the current event */
 	EsRights	rights;			/* what to go back to */
 } EsFold;
-
-/* Enough of an event type's bytes to tell most from each other. */
-static inline uint32
-EsEventTypeHash(const char *type, int len)
-{
-	uint64		first = 0;
-	uint64		last = 0;
-
-	if (len >= 8)
-	{
-		memcpy(&first, type, 8);
-		memcpy(&last, type + len - 8, 8);
-	}
-	else
-		memcpy(&first, type, len);
-	first = (first ^ (last * UINT64CONST(0x9E3779B97F4A7C15)) ^ len) *
-		UINT64CONST(0xBF58476D1CE4E5B9);
-	return (uint32) (first >> 32);
-}
 
 extern void EsFoldForget(EsAggregate *aggregate);
 extern void EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,

@@ -76,7 +76,9 @@ BEGIN
 			('admin', 'INSERT, UPDATE', 'es_snapshot_cursor'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_aggregate'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_evolver'),
-			('admin', 'INSERT, UPDATE, DELETE', 'es_decider')
+			('admin', 'INSERT, UPDATE, DELETE', 'es_decider'),
+			('reader', 'SELECT', 'es_event_type'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_event_type')
 		) AS v(level, privileges, name)
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
@@ -111,6 +113,8 @@ BEGIN
 				('admin', 'es_drop_decider'),
 				('admin', 'es_drop_aggregate'),
 				('admin', 'es_drop_evolver'),
+				('admin', 'es_create_event_type'),
+				('admin', 'es_drop_event_type'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
 				('admin', 'es_grant')
