@@ -73,10 +73,11 @@ typedef struct EventTypes
 	EsScope    *scope;			/* event */
 } EventTypes;
 
-/* What checks need to run, for one transaction or one nested append. */
+/* What checks need to run. */
 typedef struct Checker
 {
-	MemoryContext context;		/* of all this and of programs */
+	MemoryContext context;		/* of all this */
+	MemoryContext programs;		/* its child, for one transaction */
 	ExprContext *econtext;
 	ParamListInfo params;
 	TupleTableSlot *slot;		/* the event as it is known so far */
@@ -391,8 +392,7 @@ forget_programs(void)
 	foreach(cell, types.all)
 		((EventType *) lfirst(cell))->program = NULL;
 	if (checker.context != NULL)
-		MemoryContextDelete(checker.context);
-	memset(&checker, 0, sizeof(Checker));
+		MemoryContextReset(checker.programs);
 }
 
 /* Read the declarations anew. */
@@ -421,7 +421,9 @@ read_types(void)
 	MemoryContextRegisterResetCallback(new.context, callback);
 	MemoryContextSwitchTo(saved);
 
-	forget_programs();
+	if (checker.context != NULL)
+		MemoryContextDelete(checker.context);
+	memset(&checker, 0, sizeof(Checker));
 	if (types.context != NULL)
 		MemoryContextDelete(types.context);
 	MemoryContextSetParent(new.context, CacheMemoryContext);
@@ -529,6 +531,8 @@ make_checker(Checker *made, MemoryContext parent)
 
 	made->context = AllocSetContextCreate(parent, "eventstore type checks",
 										  ALLOCSET_SMALL_SIZES);
+	made->programs = AllocSetContextCreate(made->context, "eventstore type programs",
+										   ALLOCSET_SMALL_SIZES);
 	saved = MemoryContextSwitchTo(made->context);
 	made->econtext = CreateStandaloneExprContext();
 	made->params = EsParamsCreate(types.scope);
@@ -582,7 +586,7 @@ ready_program(EventType *type, Checker *with, bool nested)
 		make_checker(with, nested ? CurrentMemoryContext : CacheMemoryContext);
 	if (!nested && type->program != NULL)
 		return type->program;
-	saved = MemoryContextSwitchTo(with->context);
+	saved = MemoryContextSwitchTo(with->programs);
 	program = ExecInitExprWithParams(EsExpressionPlanned(type->check), with->params);
 	MemoryContextSwitchTo(saved);
 	if (!nested)
