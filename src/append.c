@@ -40,6 +40,7 @@
 #include "append.h"
 #include "compat.h"
 #include "event_type.h"
+#include "lifecycle.h"
 #include "log.h"
 #include "point.h"
 #include "stream.h"
@@ -435,6 +436,7 @@ EsAssign(Relation event, const EsStore *store, EsAppend *append)
 		draw_positions(store, append);
 	EsEventTypesApply(append);
 	EsStreamLock(store, append->stream_id);
+	EsStreamCheckOpen(append->stream_id);
 	assign_place(event, store, append);
 }
 

@@ -158,6 +158,7 @@ EsStoreGet(void)
 	store.command = find_relation(schema, "es_command");
 	store.snapshot = find_relation(schema, "es_snapshot");
 	store.snapshot_cursor = find_relation(schema, "es_snapshot_cursor");
+	store.stream = find_relation(schema, "es_stream");
 	store.event_type = find_relation(schema, "es_event_type");
 	store_known = true;
 	return &store;

@@ -47,6 +47,7 @@ typedef struct EsStore
 	Oid			snapshot;		/* es_snapshot */
 	Oid			snapshot_cursor;	/* es_snapshot_cursor */
 	Oid			event_type;		/* es_event_type */
+	Oid			stream;			/* es_stream */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */

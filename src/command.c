@@ -41,6 +41,7 @@
 #include "compat.h"
 #include "decider.h"
 #include "fold.h"
+#include "lifecycle.h"
 #include "snapshot.h"
 #include "stream.h"
 
@@ -321,6 +322,7 @@ handle_command(Relation event, const Command *command)
 	EsStreamLock(EsStoreGet(), command->stream_id);
 	if (command->has_id && was_handled(command, &version))
 		return version;
+	EsStreamCheckOpen(command->stream_id);
 	check_snapshot(event, command);
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());

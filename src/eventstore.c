@@ -13,6 +13,7 @@
 #include "catalog.h"
 #include "decider.h"
 #include "event_type.h"
+#include "lifecycle.h"
 #include "point.h"
 #include "stream.h"
 
@@ -25,6 +26,7 @@ _PG_init(void)
 {
 	EsCatalogInit();
 	EsStreamInit();
+	EsLifecycleInit();
 	EsEventTypeInit();
 	EsAppendInit();
 	EsAggregateInit();

@@ -37,6 +37,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "fold.h"
+#include "lifecycle.h"
 
 /* ----- the state ----- */
 
@@ -387,6 +388,18 @@ EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
 	EsFoldReset(fold);
 }
 
+/*
+ * Where the fold stands before the first event that is shown: at the version
+ * of the last one that is not, if the limit lets it get there.
+ */
+static int64
+hidden_version(const EsFold *fold)
+{
+	if (fold->first <= 1 || fold->limit.at != DT_NOEND)
+		return 0;
+	return Min(fold->first - 1, fold->limit.version);
+}
+
 /* Back to the initial state. */
 void
 EsFoldReset(EsFold *fold)
@@ -401,8 +414,18 @@ EsFoldReset(EsFold *fold)
 	EsFoldSetState(aggregate, aggregate->initial, aggregate->initial_null);
 	MemoryContextSwitchTo(saved);
 	ResetExprContext(aggregate->econtext);
-	fold->version = fold->base = 0;
+	fold->version = fold->base = hidden_version(fold);
 	fold->since = 0;
+}
+
+/* Look up where the stream begins, if that was not done; once the limit is set. */
+void
+EsFoldFindFirst(EsFold *fold)
+{
+	if (fold->first > 0)
+		return;
+	fold->first = EsStreamFirstShown(fold->event, fold->stream_id, fold->snapshot);
+	fold->version = fold->base = hidden_version(fold);
 }
 
 /* Begin to walk along the stream, from a version on, up to the limit. */
@@ -412,6 +435,8 @@ EsFoldScan(EsFold *fold, int64 from_version)
 	ScanKeyData keys[3];
 	int			nkeys = 1;
 
+	EsFoldFindFirst(fold);
+	from_version = Max(from_version, fold->first);
 	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ,
 						   PointerGetDatum(fold->stream_id));

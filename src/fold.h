@@ -30,10 +30,12 @@ typedef struct EsFold
 	text	   *stream_id;
 	Snapshot	snapshot;		/* which events count */
 	EsFoldLimit limit;
+	int64		first;			/* version it begins with; 0: not looked up yet */
 	int64		version;		/* of the last event folded; 0 before the first */
 	TimestampTz recorded_at;	/* of that event */
 	pg_uuid_t	event_id;		/* of that event */
-	int64		base;			/* version of the snapshot it began at; 0: none */
+	int64		base;			/* version it began at: a snapshot's, or the last
+								 * one not shown */
 	TimestampTz since;			/* when that was taken, or the first event's time */
 	Relation	stream_key;		/* open while scanning */
 	IndexScanDesc scan;			/* NULL: not scanning */
@@ -45,6 +47,7 @@ extern void EsFoldForget(EsAggregate *aggregate);
 extern void EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
 						text *stream_id, Snapshot snapshot);
 extern void EsFoldReset(EsFold *fold);
+extern void EsFoldFindFirst(EsFold *fold);
 extern void EsFoldSetState(EsAggregate *aggregate, Datum state, bool isnull);
 extern void EsFoldScan(EsFold *fold, int64 from_version);
 extern bool EsFoldFetch(EsFold *fold);

@@ -22,6 +22,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "lifecycle.h"
 #include "log.h"
 #include "stream.h"
 
@@ -77,6 +78,15 @@ begin_stream_scan(Relation event, Relation stream_key, text *stream_id,
 	return scan;
 }
 
+static bool
+is_below(TupleTableSlot *slot, int64 version)
+{
+	bool		isnull;
+
+	return version > 1 &&
+		DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull)) < version;
+}
+
 static void
 read_stream(Relation event, const EsStore *store, text *stream_id,
 			int64 from_version, int64 max_count, bool backwards,
@@ -84,13 +94,18 @@ read_stream(Relation event, const EsStore *store, text *stream_id,
 {
 	Relation	stream_key = index_open(store->stream_key, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(event, NULL);
-	IndexScanDesc scan = begin_stream_scan(event, stream_key, stream_id,
-										   from_version, backwards);
+	int64		first = EsStreamFirstShown(event, stream_id, GetActiveSnapshot());
 	ScanDirection direction = backwards ? BackwardScanDirection : ForwardScanDirection;
+	IndexScanDesc scan;
 
+	if (!backwards)
+		from_version = Max(from_version, first - 1);
+	scan = begin_stream_scan(event, stream_key, stream_id, from_version, backwards);
 	for (int64 n = 0; n < max_count && index_getnext_slot(scan, direction, slot); n++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (backwards && is_below(slot, first))
+			break;
 		tuplestore_puttupleslot(rows, slot);
 	}
 	index_endscan(scan);

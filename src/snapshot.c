@@ -43,6 +43,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "lifecycle.h"
 #include "log.h"
 #include "snapshot.h"
 #include "stream.h"
@@ -208,6 +209,21 @@ state_from_text(EsAggregate *aggregate, char *string)
 
 /* ----- use ----- */
 
+/*
+ * What a snapshot must have been made by: the aggregate's definition, folding
+ * from the same version on.
+ */
+static pg_uuid_t
+fold_definition(const EsFold *fold)
+{
+	pg_uuid_t	definition = EsAggregateDefinition(fold->aggregate);
+	uint64		first = (uint64) (fold->first - 1) * UINT64CONST(0x9E3779B97F4A7C15);
+
+	for (size_t i = 0; i < sizeof(first); i++)
+		definition.data[i] ^= (unsigned char) (first >> (8 * i));
+	return definition;
+}
+
 /* Make the snapshot in the slot the state.  In the event's memory. */
 static void
 restore_state(EsFold *fold, TupleTableSlot *slot)
@@ -236,7 +252,7 @@ static bool
 restore_newest(EsFold *fold)
 {
 	SnapshotScan scan;
-	pg_uuid_t	definition = EsAggregateDefinition(fold->aggregate);
+	pg_uuid_t	definition = fold_definition(fold);
 	bool		found = false;
 
 	scan_begin(&scan, AccessShareLock, fold->stream_id, fold->aggregate->name,
@@ -270,6 +286,7 @@ EsSnapshotFold(EsFold *fold)
 	EsAggregate *aggregate = fold->aggregate;
 	bool		restored = false;
 
+	EsFoldFindFirst(fold);
 	if ((aggregate->snapshot_every > 0 || aggregate->snapshot_interval != NULL) &&
 		restore_newest(fold))
 	{
@@ -443,7 +460,7 @@ EsSnapshotTake(Relation event, const char *name, text *stream_id,
 {
 	EsAggregate *aggregate = EsAggregateOpen(name);
 	NewSnapshot new = {.stream_id = stream_id,.aggregate = name};
-	pg_uuid_t	definition = EsAggregateDefinition(aggregate);
+	pg_uuid_t	definition;
 	EsFold		fold;
 	bool		wanted;
 
@@ -455,6 +472,7 @@ EsSnapshotTake(Relation event, const char *name, text *stream_id,
 		new.state = EsFoldStateJsonb(aggregate);
 	else if (wanted && !aggregate->state_null)
 		new.state_text = state_to_text(aggregate);
+	definition = fold_definition(&fold);
 	EsFoldEnd(&fold);
 	EsAggregateClose(aggregate);
 	new.definition = &definition;
@@ -697,12 +715,14 @@ es_load_snapshot(PG_FUNCTION_ARGS)
 	SnapshotScan scan;
 	text	   *stream_id;
 	Relation	event;
+	int64		first;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	EsRequireArgument(fcinfo, 0, "stream_id");
 	stream_id = PG_GETARG_TEXT_PP(0);
 	event = open_event(ACL_SELECT);
+	first = EsStreamFirstShown(event, stream_id, GetActiveSnapshot());
 	scan_begin(&scan, AccessShareLock, stream_id,
 			   fold_name(PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), stream_id),
 			   PG_ARGISNULL(2) ? PG_INT64_MAX : PG_GETARG_INT64(2),
@@ -710,6 +730,7 @@ es_load_snapshot(PG_FUNCTION_ARGS)
 	while (nulls[1] && scan_next(&scan))
 	{
 		if (!has_definition(scan.slot, NULL) ||
+			DatumGetInt64(column(scan.slot, SNAPSHOT_VERSION)) < first ||
 			!event_is_there(event, stream_id, scan.slot))
 			continue;
 		values[0] = column(scan.slot, SNAPSHOT_VERSION);

@@ -78,7 +78,9 @@ BEGIN
 			('admin', 'INSERT, UPDATE, DELETE', 'es_evolver'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_decider'),
 			('reader', 'SELECT', 'es_event_type'),
-			('admin', 'INSERT, UPDATE, DELETE', 'es_event_type')
+			('admin', 'INSERT, UPDATE, DELETE', 'es_event_type'),
+			('reader', 'SELECT', 'es_stream'),
+			('admin', 'INSERT, UPDATE', 'es_stream')
 		) AS v(level, privileges, name)
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
@@ -115,6 +117,12 @@ BEGIN
 				('admin', 'es_drop_evolver'),
 				('admin', 'es_create_event_type'),
 				('admin', 'es_drop_event_type'),
+				('admin', 'es_set_stream'),
+				('admin', 'es_truncate_stream'),
+				('admin', 'es_delete_stream'),
+				('admin', 'es_undelete_stream'),
+				('admin', 'es_tombstone_stream'),
+				('reader', 'es_stream_list'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
 				('admin', 'es_grant')
