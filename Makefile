@@ -20,16 +20,16 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream lifecycle log append read guard check handler definition event_type aggregate fold snapshot state decider command trial point
+ROOMS = eventstore catalog stream lifecycle log append read guard check handler definition event_type upcast aggregate fold snapshot state decider command trial point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog definition event_type stream lifecycle append read log aggregate snapshot state decider command trial guard check privilege
+PARTS = catalog definition event_type upcast stream lifecycle append read log aggregate snapshot state decider command trial guard check privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log guard trigger check event_type lifecycle aggregate aggregate_rights state snapshot decider command trial
+REGRESS = catalog stream append read log guard trigger check event_type lifecycle upcast aggregate aggregate_rights state snapshot decider command trial
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))

@@ -48,6 +48,7 @@ typedef struct EsStore
 	Oid			snapshot_cursor;	/* es_snapshot_cursor */
 	Oid			event_type;		/* es_event_type */
 	Oid			stream;			/* es_stream */
+	Oid			upcaster;		/* es_upcaster */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */

@@ -16,6 +16,7 @@
 #include "lifecycle.h"
 #include "point.h"
 #include "stream.h"
+#include "upcast.h"
 
 PG_MODULE_MAGIC;
 
@@ -28,6 +29,7 @@ _PG_init(void)
 	EsStreamInit();
 	EsLifecycleInit();
 	EsEventTypeInit();
+	EsUpcastInit();
 	EsAppendInit();
 	EsAggregateInit();
 	EsDeciderInit();

@@ -448,6 +448,7 @@ EsFoldScan(EsFold *fold, int64 from_version)
 					Int64GetDatum(fold->limit.version));
 	fold->stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
 	fold->slot = table_slot_create(fold->event, NULL);
+	fold->upcast = EsUpcastBegin(RelationGetDescr(fold->event), false);
 	fold->scan = EsIndexBeginScan(fold->event, fold->stream_key,
 								  fold->snapshot, nkeys);
 	index_rescan(fold->scan, keys, nkeys, NULL, 0);
@@ -475,7 +476,8 @@ EsFoldNext(EsFold *fold)
 
 	if (!EsFoldFetch(fold))
 		return false;
-	EsFoldApply(fold->aggregate, slot);
+	fold->shown = EsUpcastSlot(fold->upcast, slot);
+	EsFoldApply(fold->aggregate, fold->shown);
 	EsFoldNote(fold);
 	return true;
 }
@@ -498,6 +500,7 @@ EsFoldScanEnd(EsFold *fold)
 {
 	if (fold->scan == NULL)
 		return;
+	EsUpcastEnd(fold->upcast);
 	index_endscan(fold->scan);
 	ExecDropSingleTupleTableSlot(fold->slot);
 	index_close(fold->stream_key, AccessShareLock);

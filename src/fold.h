@@ -14,6 +14,7 @@
 
 #include "aggregate.h"
 #include "stream.h"
+#include "upcast.h"
 
 /* How far to fold. */
 typedef struct EsFoldLimit
@@ -40,6 +41,8 @@ typedef struct EsFold
 	Relation	stream_key;		/* open while scanning */
 	IndexScanDesc scan;			/* NULL: not scanning */
 	TupleTableSlot *slot;		/* the current event */
+	TupleTableSlot *shown;		/* the same in its newest form */
+	EsUpcast   *upcast;			/* NULL: nothing to do */
 	EsRights	rights;			/* what to go back to */
 } EsFold;
 

@@ -25,6 +25,7 @@
 #include "lifecycle.h"
 #include "log.h"
 #include "stream.h"
+#include "upcast.h"
 
 /* What es_read_all leaves out. */
 typedef struct EventFilter
@@ -89,13 +90,14 @@ is_below(TupleTableSlot *slot, int64 version)
 
 static void
 read_stream(Relation event, const EsStore *store, text *stream_id,
-			int64 from_version, int64 max_count, bool backwards,
+			int64 from_version, int64 max_count, bool backwards, bool raw,
 			Tuplestorestate *rows)
 {
 	Relation	stream_key = index_open(store->stream_key, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(event, NULL);
 	int64		first = EsStreamFirstShown(event, stream_id, GetActiveSnapshot());
 	ScanDirection direction = backwards ? BackwardScanDirection : ForwardScanDirection;
+	EsUpcast   *upcast = raw ? NULL : EsUpcastBegin(RelationGetDescr(event), true);
 	IndexScanDesc scan;
 
 	if (!backwards)
@@ -106,8 +108,9 @@ read_stream(Relation event, const EsStore *store, text *stream_id,
 		CHECK_FOR_INTERRUPTS();
 		if (backwards && is_below(slot, first))
 			break;
-		tuplestore_puttupleslot(rows, slot);
+		tuplestore_puttupleslot(rows, EsUpcastSlot(upcast, slot));
 	}
+	EsUpcastEnd(upcast);
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(stream_key, AccessShareLock);
@@ -115,7 +118,7 @@ read_stream(Relation event, const EsStore *store, text *stream_id,
 
 /*
  * es_read_stream(stream_id text, from_version bigint, max_count bigint,
- *				  backwards boolean) → SETOF es_event
+ *				  backwards boolean, raw boolean) → SETOF es_event
  */
 Datum
 es_read_stream(PG_FUNCTION_ARGS)
@@ -134,7 +137,8 @@ es_read_stream(PG_FUNCTION_ARGS)
 	EsCheckPrivilege(event, ACL_SELECT);
 	InitMaterializedSRF(fcinfo, 0);
 	read_stream(event, store, PG_GETARG_TEXT_PP(0), from_version, max_count,
-				backwards, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
+				backwards, !PG_ARGISNULL(4) && PG_GETARG_BOOL(4),
+				((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
 	table_close(event, NoLock);	/* kept: the rows may point to its TOAST table */
 	return (Datum) 0;
 }
@@ -218,7 +222,7 @@ filter_arguments(FunctionCallInfo fcinfo)
 
 /*
  * es_read_all(from_position bigint, max_count bigint, event_types text[],
- *			   category text) → SETOF es_event
+ *			   category text, raw boolean) → SETOF es_event
  *
  * log.c says which events may be shown, and why none is missed.
  */
@@ -233,22 +237,27 @@ es_read_all(PG_FUNCTION_ARGS)
 	Relation	event;
 	EsLogReader *reader;
 	TupleTableSlot *slot;
+	EsUpcast   *upcast = NULL;
 
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
 	InitMaterializedSRF(fcinfo, 0);
 	rows = ((ReturnSetInfo *) fcinfo->resultinfo)->setResult;
 
+	if (PG_ARGISNULL(4) || !PG_GETARG_BOOL(4))
+		upcast = EsUpcastBegin(RelationGetDescr(event), true);
 	PushActiveSnapshot(EsLogSnapshot());
 	reader = EsLogReaderBegin(event, store, GetActiveSnapshot(), from_position);
 	for (int64 n = 0; n < max_count && (slot = EsLogReaderNext(reader)) != NULL;)
 	{
+		slot = EsUpcastSlot(upcast, slot);
 		if (!passes_filter(&filter, slot))
 			continue;
 		tuplestore_puttupleslot(rows, slot);
 		n++;
 	}
 	EsLogReaderEnd(reader);
+	EsUpcastEnd(upcast);
 	PopActiveSnapshot();
 	table_close(event, NoLock);	/* kept: the rows may point to its TOAST table */
 	return (Datum) 0;

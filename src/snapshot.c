@@ -211,16 +211,20 @@ state_from_text(EsAggregate *aggregate, char *string)
 
 /*
  * What a snapshot must have been made by: the aggregate's definition, folding
- * from the same version on.
+ * from the same version on, with the same upcasters.
  */
 static pg_uuid_t
 fold_definition(const EsFold *fold)
 {
 	pg_uuid_t	definition = EsAggregateDefinition(fold->aggregate);
 	uint64		first = (uint64) (fold->first - 1) * UINT64CONST(0x9E3779B97F4A7C15);
+	uint64		upcasters = EsUpcastDigest();
 
 	for (size_t i = 0; i < sizeof(first); i++)
+	{
 		definition.data[i] ^= (unsigned char) (first >> (8 * i));
+		definition.data[i + 8] ^= (unsigned char) (upcasters >> (8 * i));
+	}
 	return definition;
 }
 

@@ -79,6 +79,8 @@ BEGIN
 			('admin', 'INSERT, UPDATE, DELETE', 'es_decider'),
 			('reader', 'SELECT', 'es_event_type'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_event_type'),
+			('reader', 'SELECT', 'es_upcaster'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_upcaster'),
 			('reader', 'SELECT', 'es_stream'),
 			('admin', 'INSERT, UPDATE', 'es_stream')
 		) AS v(level, privileges, name)
@@ -117,6 +119,8 @@ BEGIN
 				('admin', 'es_drop_evolver'),
 				('admin', 'es_create_event_type'),
 				('admin', 'es_drop_event_type'),
+				('admin', 'es_upcast'),
+				('admin', 'es_drop_upcaster'),
 				('admin', 'es_set_stream'),
 				('admin', 'es_truncate_stream'),
 				('admin', 'es_delete_stream'),
