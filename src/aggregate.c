@@ -834,16 +834,6 @@ es_definition_change(PG_FUNCTION_ARGS)
 
 /* ----- SQL ----- */
 
-/* 22004 where the argument is null. */
-void
-EsRequireArgument(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"%s\" must not be null", name)));
-}
-
 /* The name of an aggregate that must exist and be the caller's. */
 char *
 EsOwnAggregateArgument(FunctionCallInfo fcinfo, int n, const char *argument)

@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "definition.h"
 #include "handler.h"
 
 #define ES_MAX_AGGREGATE (NAMEDATALEN - 1)	/* bytes of a name */
@@ -99,7 +100,6 @@ extern bool EsAggregateExists(const char *name);
 extern pg_uuid_t EsAggregateDefinition(const EsAggregate *aggregate);
 extern void EsAggregateClose(EsAggregate *aggregate);
 extern void EsAggregateCheck(const char *name);
-extern void EsRequireArgument(FunctionCallInfo fcinfo, int n, const char *name);
 extern char *EsOwnAggregateArgument(FunctionCallInfo fcinfo, int n,
 									const char *argument);
 extern void EsDefinitionDrop(FunctionCallInfo fcinfo, const char *query,

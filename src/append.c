@@ -2,13 +2,21 @@
  * append.c: give new events their place and put them into the store.
  *
  * One append, in this order, and the order matters:
- *   1. the locks on the stream and on all tags, then the gate;
- *   2. event ids that are already stored: a retry, answered and done;
- *   3. the version check: a loser fails here and burns no position;
- *   4. announce, draw positions (log.c says why);
- *   5. insert through the table and index access methods, tags included.
- * EsAssign is 1, 3 and 4 and serves es_append, es_append_batch and the
- * BEFORE INSERT trigger alike, so no route can leave out a check.
+ *   1. the lock on the stream;
+ *   2. event ids that are already stored: a retry, answered and done, whatever
+ *      has been declared of its types since;
+ *   3. checks of the types, tags from their templates;
+ *   4. the locks on all tags, then the gate;
+ *   5. the version check: a loser fails here and burns no position;
+ *   6. announce, draw positions (log.c says why);
+ *   7. insert through the table and index access methods, tags included.
+ * EsAssign is 3 to 6 and serves es_append, es_append_batch and the BEFORE
+ * INSERT trigger alike, so no route can leave out a check.
+ *
+ * Where there are no ids to look for, 1 is done with 4, all locks at once.  A
+ * look for ids is worth something only behind the gate, so an append that
+ * comes with ids, and may get tags from a template, waits for its tags inside
+ * of it.
  */
 #include "postgres.h"
 
@@ -40,6 +48,8 @@
 
 #include "append.h"
 #include "compat.h"
+#include "event_type.h"
+#include "lifecycle.h"
 #include "log.h"
 #include "point.h"
 #include "stream.h"
@@ -393,7 +403,7 @@ has_tags(const EsAppend *append)
 	return false;
 }
 
-/* Lock the stream and all tags, and pass the gate. */
+/* Lock the stream and all tags, as far as they are known, and pass the gate. */
 static void
 lock_append(const EsStore *store, const EsAppend *append)
 {
@@ -401,8 +411,6 @@ lock_append(const EsStore *store, const EsAppend *append)
 	EsLockKey  *keys = few;
 	int			nkeys = 0;
 
-	if (append->locked)
-		return;
 	if (!has_tags(append) && !append->own_stream)
 	{
 		EsStreamLock(store, append->stream_id);
@@ -422,7 +430,8 @@ lock_append(const EsStore *store, const EsAppend *append)
 }
 
 /*
- * Lock the stream and the tags, check the version and assign version,
+ * Check the events against their types and fill in the tags that these give,
+ * lock the stream and the tags, check the version and assign version,
  * position, id and time of each event.  All locks stay until the transaction
  * ends.
  */
@@ -431,7 +440,13 @@ EsAssign(Relation event, const EsStore *store, EsAppend *append)
 {
 	if (ES_BUG == 5)
 		draw_positions(store, append);
-	lock_append(store, append);
+	if (!append->locked)
+	{
+		EsEventTypesApply(append);
+		lock_append(store, append);
+	}
+	if (!append->own_stream)
+		EsStreamCheckOpen(append->stream_id);
 	assign_place(event, store, append);
 }
 
@@ -721,7 +736,10 @@ make_row(Inserter *inserter, TupleTableSlot *slot, const EsAppend *append,
 
 	fill_slot(inserter, slot, append, event);
 	if (inserter->has_before)
+	{
 		fire_before_triggers(inserter, slot, append, event);
+		EsEventTypeCheckSlot(slot);
+	}
 	if (constraints != NULL && constraints->has_generated_stored)
 		ExecComputeStoredGenerated(inserter->target, inserter->estate, slot,
 								   CMD_INSERT);
@@ -868,6 +886,19 @@ tell_of_append(Relation event, const EsAppend *append)
 }
 
 /*
+ * Take the locks that a look for a retry needs.  Tags are locked all together
+ * or not yet: no order could be kept otherwise.
+ */
+static void
+lock_for_retry(const EsStore *store, const EsAppend *append)
+{
+	if (EsEventTypesDeclared())
+		EsStreamLock(store, append->stream_id);
+	else
+		lock_append(store, append);
+}
+
+/*
  * Append events to one stream.  Answers the version of the last one; for a
  * retry, what the first try answered.
  */
@@ -885,7 +916,7 @@ EsAppendEvents(EsAppend *append)
 
 	if (has_ids)
 	{
-		lock_append(store, append);
+		lock_for_retry(store, append);
 		if (EsAppendIsRetry(event, store, append))
 		{
 			EsNoteLastPosition(last->position);
@@ -935,7 +966,7 @@ expected_version_argument(FunctionCallInfo fcinfo, int n)
 Datum
 es_append(PG_FUNCTION_ARGS)
 {
-	EsNewEvent	event = {.type_version = 1};
+	EsNewEvent	event = {0};
 	EsAppend	append = {.events = &event,.nevents = 1};
 
 	PreventCommandIfReadOnly("es_append()");
@@ -1034,7 +1065,6 @@ batch_events(FunctionCallInfo fcinfo, int *nevents)
 	{
 		reject_null_element(type_nulls[i], "event_types", i);
 		reject_null_element(data_nulls[i], "data", i);
-		events[i].type_version = 1;
 		events[i].event_type = DatumGetTextPP(types[i]);
 		EsCheckEventType(events[i].event_type);
 		events[i].data = DatumGetJsonbP(data[i]);

@@ -26,7 +26,7 @@ typedef struct EsNewEvent
 	Jsonb	   *data;
 	Jsonb	   *metadata;		/* NULL: none */
 	ArrayType  *tags;			/* text[], checked; NULL: none */
-	int32		type_version;	/* of the event type; 1 at first */
+	int32		type_version;	/* of the event type; 0: the newest declared */
 	bool		has_id;			/* event_id was given by the caller */
 	pg_uuid_t	event_id;
 	int64		position;		/* assigned */
@@ -41,8 +41,9 @@ typedef struct EsAppend
 	EsNewEvent *events;
 	int			nevents;		/* at least 1 */
 	TimestampTz recorded_at;	/* assigned, one for all */
-	bool		locked;			/* the caller holds all locks already, and
-								 * knows that this is no retry */
+	bool		locked;			/* the caller holds all locks already, has
+								 * applied the types, and knows that this is
+								 * no retry */
 	bool		own_stream;		/* the stream is named after a new id: no other
 								 * append can know it, so it needs no lock */
 } EsAppend;

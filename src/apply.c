@@ -47,18 +47,15 @@ handles_type(const EsHandler *handler, const text *event_type)
 			   handler->event_type_len) == 0;
 }
 
-/* Has the projection a handler for this event? */
+/* Has the projection a handler for this event, which is shown as of the type? */
 bool
-EsProjectionWants(const EsProjection *projection, TupleTableSlot *slot)
+EsProjectionWants(const EsProjection *projection, TupleTableSlot *slot,
+				  const text *event_type)
 {
-	bool		isnull;
-	text	   *event_type;
-
 	if (!EsProjectionCovers(projection, slot))
 		return false;
 	if (projection->has_batch)
 		return true;
-	event_type = DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE, &isnull));
 	for (int i = 0; i < projection->nhandlers; i++)
 		if (handles_type(&projection->handlers[i], event_type))
 			return true;

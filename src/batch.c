@@ -3,7 +3,9 @@
  *
  * The events are read first and kept, within work_mem and beyond that in a
  * temporary file, so that the scan of the log is over before a handler runs,
- * and so that a batch that failed can be tried again event by event.
+ * and so that a batch that failed can be tried again event by event.  They are
+ * kept as they are stored: upcasters are users' code, and run where handlers
+ * do.
  */
 #include "postgres.h"
 
@@ -17,6 +19,7 @@
 
 #include "batch.h"
 #include "log.h"
+#include "upcast.h"
 
 #define NEAR_END 1000			/* events that take a moment only */
 
@@ -82,6 +85,7 @@ EsBatchRead(EsProjection *projection, Relation event, int64 from, int64 up_to,
 	EsBatch    *batch = make_batch(projection, event, from);
 	EsLogReader *reader;
 	TupleTableSlot *slot = NULL;
+	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(event), false);
 
 	PushActiveSnapshot(EsLogSnapshot());
 	reader = EsLogReaderBegin(event, EsStoreGet(), GetActiveSnapshot(), from);
@@ -93,11 +97,12 @@ EsBatchRead(EsProjection *projection, Relation event, int64 from, int64 up_to,
 			break;
 		}
 		batch->to = EsLogReaderPosition(reader);
-		if (EsProjectionWants(projection, slot))
+		if (EsProjectionWants(projection, slot, EsUpcastType(upcast, slot)))
 			add_event(batch, slot);
 	}
 	batch->is_last = slot == NULL;
 	EsLogReaderEnd(reader);
+	EsUpcastEnd(upcast);
 	PopActiveSnapshot();
 	if (batch->is_last && up_to == PG_INT64_MAX)
 		pass_trailing_holes(batch);
@@ -173,18 +178,57 @@ EsBatchOfOne(const EsBatch *batch, TupleTableSlot *slot)
 	return one;
 }
 
+/* The event in the batch's slot in its newest form. */
+static TupleTableSlot *
+newest_form(EsBatch *batch, EsUpcast *upcast)
+{
+	TupleTableSlot *slot;
+
+	if (upcast == NULL)
+		return batch->slot;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	slot = EsUpcastSlot(upcast, batch->slot);
+	PopActiveSnapshot();
+	return slot;
+}
+
+/* Run the handlers that see the batch as a whole. */
+static void
+run_batch_handlers(EsBatch *batch, EsRun *run, EsUpcast *upcast)
+{
+	Tuplestorestate *events;
+
+	if (upcast == NULL || !batch->projection->has_batch)
+	{
+		EsRunBatch(run, batch->events, batch->nevents);
+		return;
+	}
+	events = tuplestore_begin_heap(true, false, work_mem);
+	EsBatchRewind(batch);
+	while (EsBatchNext(batch))
+	{
+		CHECK_FOR_INTERRUPTS();
+		tuplestore_puttupleslot(events, newest_form(batch, upcast));
+	}
+	EsRunBatch(run, events, batch->nevents);
+	tuplestore_end(events);
+}
+
 static void
 run_handlers(EsBatch *batch, EsRun *run)
 {
+	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(batch->event), false);
+
 	EsRunBegin(run, batch->projection, batch->event);
 	EsBatchRewind(batch);
 	while (batch->projection->has_single && EsBatchNext(batch))
 	{
 		CHECK_FOR_INTERRUPTS();
-		EsRunEvent(run, batch->slot);
+		EsRunEvent(run, newest_form(batch, upcast));
 	}
-	EsRunBatch(run, batch->events, batch->nevents);
+	run_batch_handlers(batch, run, upcast);
 	EsRunEnd(run);
+	EsUpcastEnd(upcast);
 }
 
 /* Run the handlers: for each event, in order, then for all of them. */

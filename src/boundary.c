@@ -57,11 +57,13 @@
 #include "append.h"
 #include "catalog.h"
 #include "compat.h"
+#include "event_type.h"
 #include "log.h"
 #include "point.h"
 #include "match.h"
 #include "stream.h"
 #include "tag.h"
+#include "upcast.h"
 
 /* Events to append together, in the order of the caller's array. */
 typedef struct Batch
@@ -222,7 +224,8 @@ typedef void (*EventSink) (TupleTableSlot *slot, void *arg);
 
 /*
  * Read the events that match, from the position first on in the direction,
- * and make durable what is handed out.  Answers the position up to which
+ * and make durable what is handed out.  What matches is decided by what is
+ * stored, what is handed out is its newest form.  Answers the position up to which
  * there can be no others.
  *
  * Below that position nothing of others can appear or vanish, so SnapshotSelf
@@ -240,6 +243,7 @@ read_query(Relation event, const EsStore *store, const EsBoundary *query,
 	XLogRecPtr	needed;
 	int64		last = query_settled(event, store, query, &needed);
 	int64		position;
+	EsUpcast   *upcast;
 	EsMatchScan *scan;
 	TupleTableSlot *slot;
 
@@ -248,6 +252,7 @@ read_query(Relation event, const EsStore *store, const EsBoundary *query,
 						  ScanDirectionIsForward(direction) ? first : 1, last);
 	if (!ScanDirectionIsForward(direction))
 		first = Min(first, last);
+	upcast = EsUpcastBegin(RelationGetDescr(event), true);
 	scan = EsMatchBegin(event, store, query,
 						fixed || ES_BUG == 68 ? GetActiveSnapshot() : SnapshotSelf,
 						first, ScanDirectionIsForward(direction) ? last : 1,
@@ -256,9 +261,10 @@ read_query(Relation event, const EsStore *store, const EsBoundary *query,
 	{
 		if (flushed != PG_UINT64_MAX)
 			EsNoteDurability(slot, flushed, &needed);
-		sink(slot, arg);
+		sink(EsUpcastSlot(upcast, slot), arg);
 	}
 	EsMatchEnd(scan);
+	EsUpcastEnd(upcast);
 	if (flushed != PG_UINT64_MAX && needed > flushed)
 		XLogFlush(needed);
 	return last;
@@ -447,7 +453,6 @@ parse_event(Batch *batch, int n, JsonbValue *object)
 	take_members(batch, n, object);
 	EsCheckEventType(event->event_type);
 	batch->given_ids += event->has_id;
-	event->type_version = 1;
 	event->metadata = EsMergeMetadata(event->metadata);
 	if (batch->stream_ids[n] != NULL)
 	{
@@ -552,6 +557,18 @@ quietest_tag(const EsBoundaryItem *item)
 		}
 	}
 	return quietest;
+}
+
+/* Take the locks that a look for a retry needs, without any tag. */
+static void
+lock_streams(const EsStore *store, const Batch *batch)
+{
+	EsLockKey  *keys = palloc(batch->nruns * sizeof(EsLockKey));
+
+	for (int i = 0; i < batch->nruns; i++)
+		keys[i] = EsLockKeyOf(ES_LOCK_STREAM, batch->runs[i].stream_id, ExclusiveLock);
+	EsLockKeys(store, keys, batch->nruns);
+	pfree(keys);
 }
 
 /* Take all locks of the append, those of its condition included. */
@@ -690,6 +707,30 @@ is_retry(Relation event, const EsStore *store, Batch *batch)
 }
 
 /*
+ * Apply what is declared of the events' types and take all locks; append.c
+ * says in which order.  True for a retry, which is answered already.
+ */
+static bool
+prepare_batch(Relation event, const EsStore *store, Batch *batch,
+			  const EsBoundary *query)
+{
+	bool		has_ids = batch->given_ids > 0;
+	bool		all_at_once = !has_ids || !EsEventTypesDeclared();
+
+	if (!all_at_once && (query == NULL || !query->broad))
+		lock_streams(store, batch);
+	else if (has_ids)
+		lock_batch(store, batch, query);
+	if (has_ids && is_retry(event, store, batch))
+		return true;
+	for (int i = 0; i < batch->nruns; i++)
+		EsEventTypesApply(&batch->runs[i]);
+	if (!all_at_once || !has_ids)
+		lock_batch(store, batch, query);
+	return false;
+}
+
+/*
  * Append the batch unless an event breaks the condition; that event, or
  * position 0, is the answer.  *position becomes that of the last event.
  */
@@ -703,8 +744,7 @@ append_if(Batch *batch, const Condition *condition, int64 *position)
 	EsCheckPrivilege(event, ACL_INSERT);
 	if (condition->query != NULL)
 		EsCheckPrivilege(event, ACL_SELECT);
-	lock_batch(store, batch, condition->query);
-	if (is_retry(event, store, batch))
+	if (prepare_batch(event, store, batch, condition->query))
 		EsNoteLastPosition(batch->events[batch->nevents - 1].position);
 	else
 	{

@@ -181,6 +181,9 @@ EsStoreGet(void)
 	store.command = find_relation(schema, "es_command");
 	store.snapshot = find_relation(schema, "es_snapshot");
 	store.snapshot_cursor = find_relation(schema, "es_snapshot_cursor");
+	store.stream = find_relation(schema, "es_stream");
+	store.upcaster = find_relation(schema, "es_upcaster");
+	store.event_type = find_relation(schema, "es_event_type");
 	store_known = true;
 	return &store;
 }
@@ -352,7 +355,7 @@ EsCatalogScan(Oid table, AttrNumber key, const char *value,
 			  EsRowVisitor visit, void *arg)
 {
 	Relation	rel = table_open(table, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(table));
 	ScanKeyData skey;
 	SysScanDesc scan;
 	HeapTuple	tuple;

@@ -66,6 +66,9 @@ typedef struct EsStore
 	Oid			command;		/* es_command */
 	Oid			snapshot;		/* es_snapshot */
 	Oid			snapshot_cursor;	/* es_snapshot_cursor */
+	Oid			event_type;		/* es_event_type */
+	Oid			stream;			/* es_stream */
+	Oid			upcaster;		/* es_upcaster */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */

@@ -42,6 +42,7 @@
 #include "decider.h"
 #include "fold.h"
 #include "kept.h"
+#include "lifecycle.h"
 #include "point.h"
 #include "snapshot.h"
 #include "stream.h"
@@ -329,6 +330,7 @@ handle_command(Relation event, const Command *command)
 		EsStreamLock(EsStoreGet(), command->stream_id);
 	if (command->has_id && was_handled(command, &version))
 		return version;
+	EsStreamCheckOpen(command->stream_id);
 	check_snapshot(event, command);
 	CommandCounterIncrement();
 	PushActiveSnapshot(ES_BUG == 46 ? GetActiveSnapshot() : GetTransactionSnapshot());

@@ -388,7 +388,6 @@ take_event(const EsDecider *decider, HeapTuple row, TupleDesc desc,
 					 errmsg("the decider for command \"%s\" gives an event whose %s is null",
 							decider->command_type, decided_names[i])));
 	memset(event, 0, sizeof(EsNewEvent));
-	event->type_version = 1;
 	event->event_type = (text *) PG_DETOAST_DATUM_COPY(values[DECIDED_TYPE]);
 	EsCheckEventType(event->event_type);
 	event->data = DatumGetJsonbPCopy(values[DECIDED_DATA]);

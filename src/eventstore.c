@@ -12,11 +12,14 @@
 #include "append.h"
 #include "catalog.h"
 #include "decider.h"
+#include "event_type.h"
 #include "kept.h"
+#include "lifecycle.h"
 #include "point.h"
 #include "projection.h"
 #include "runner.h"
 #include "stream.h"
+#include "upcast.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -29,6 +32,9 @@ _PG_init(void)
 {
 	EsCatalogInit();
 	EsStreamInit();
+	EsLifecycleInit();
+	EsEventTypeInit();
+	EsUpcastInit();
 	EsAppendInit();
 	EsWakeInit();
 	EsInlineInit();

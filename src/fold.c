@@ -37,6 +37,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "fold.h"
+#include "lifecycle.h"
 #include "point.h"
 
 /* ----- the state ----- */
@@ -388,6 +389,18 @@ EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
 	EsFoldReset(fold);
 }
 
+/*
+ * Where the fold stands before the first event that is shown: at the version
+ * of the last one that is not, if the limit lets it get there.
+ */
+static int64
+hidden_version(const EsFold *fold)
+{
+	if (fold->first <= 1 || fold->limit.at != DT_NOEND)
+		return 0;
+	return Min(fold->first - 1, fold->limit.version);
+}
+
 /* Back to the initial state. */
 void
 EsFoldReset(EsFold *fold)
@@ -402,8 +415,18 @@ EsFoldReset(EsFold *fold)
 	EsFoldSetState(aggregate, aggregate->initial, aggregate->initial_null);
 	MemoryContextSwitchTo(saved);
 	ResetExprContext(aggregate->econtext);
-	fold->version = fold->base = 0;
+	fold->version = fold->base = hidden_version(fold);
 	fold->since = 0;
+}
+
+/* Look up where the stream begins, if that was not done; once the limit is set. */
+void
+EsFoldFindFirst(EsFold *fold)
+{
+	if (fold->first > 0)
+		return;
+	fold->first = EsStreamFirstShown(fold->event, fold->stream_id, fold->snapshot);
+	fold->version = fold->base = hidden_version(fold);
 }
 
 /* Begin to walk along the stream, from a version on, up to the limit. */
@@ -413,6 +436,8 @@ EsFoldScan(EsFold *fold, int64 from_version)
 	ScanKeyData keys[3];
 	int			nkeys = 1;
 
+	EsFoldFindFirst(fold);
+	from_version = Max(from_version, fold->first);
 	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ,
 						   PointerGetDatum(fold->stream_id));
@@ -424,6 +449,7 @@ EsFoldScan(EsFold *fold, int64 from_version)
 					Int64GetDatum(fold->limit.version));
 	fold->stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
 	fold->slot = table_slot_create(fold->event, NULL);
+	fold->upcast = EsUpcastBegin(RelationGetDescr(fold->event), false);
 	fold->scan = EsIndexBeginScan(fold->event, fold->stream_key,
 								  fold->snapshot, nkeys);
 	index_rescan(fold->scan, keys, nkeys, NULL, 0);
@@ -472,7 +498,8 @@ EsFoldNext(EsFold *fold)
 
 	if (!EsFoldFetch(fold))
 		return false;
-	EsFoldApply(fold->aggregate, slot);
+	fold->shown = EsUpcastSlot(fold->upcast, slot);
+	EsFoldApply(fold->aggregate, fold->shown);
 	EsFoldNote(fold);
 	return true;
 }
@@ -495,6 +522,7 @@ EsFoldScanEnd(EsFold *fold)
 {
 	if (fold->scan == NULL)
 		return;
+	EsUpcastEnd(fold->upcast);
 	index_endscan(fold->scan);
 	ExecDropSingleTupleTableSlot(fold->slot);
 	index_close(fold->stream_key, AccessShareLock);

@@ -13,6 +13,8 @@
 #include "utils/snapshot.h"
 
 #include "aggregate.h"
+#include "stream.h"
+#include "upcast.h"
 
 /* How far to fold. */
 typedef struct EsFoldLimit
@@ -29,40 +31,26 @@ typedef struct EsFold
 	text	   *stream_id;
 	Snapshot	snapshot;		/* which events count */
 	EsFoldLimit limit;
+	int64		first;			/* version it begins with; 0: not looked up yet */
 	int64		version;		/* of the last event folded; 0 before the first */
 	TimestampTz recorded_at;	/* of that event */
 	pg_uuid_t	event_id;		/* of that event */
-	int64		base;			/* version of the snapshot it began at; 0: none */
+	int64		base;			/* version it began at: a snapshot's, or the last
+								 * one not shown */
 	TimestampTz since;			/* when that was taken, or the first event's time */
 	Relation	stream_key;		/* open while scanning */
 	IndexScanDesc scan;			/* NULL: not scanning */
 	TupleTableSlot *slot;		/* the current event */
+	TupleTableSlot *shown;		/* the same in its newest form */
+	EsUpcast   *upcast;			/* NULL: nothing to do */
 	EsRights	rights;			/* what to go back to */
 } EsFold;
-
-/* Enough of an event type's bytes to tell most from each other. */
-static inline uint32
-EsEventTypeHash(const char *type, int len)
-{
-	uint64		first = 0;
-	uint64		last = 0;
-
-	if (len >= 8)
-	{
-		memcpy(&first, type, 8);
-		memcpy(&last, type + len - 8, 8);
-	}
-	else
-		memcpy(&first, type, len);
-	first = (first ^ (last * UINT64CONST(0x9E3779B97F4A7C15)) ^ len) *
-		UINT64CONST(0xBF58476D1CE4E5B9);
-	return (uint32) (first >> 32);
-}
 
 extern void EsFoldForget(EsAggregate *aggregate);
 extern void EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
 						text *stream_id, Snapshot snapshot);
 extern void EsFoldReset(EsFold *fold);
+extern void EsFoldFindFirst(EsFold *fold);
 extern void EsFoldSetState(EsAggregate *aggregate, Datum state, bool isnull);
 extern void EsFoldScan(EsFold *fold, int64 from_version);
 extern bool EsFoldFetch(EsFold *fold);

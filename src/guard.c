@@ -118,7 +118,7 @@ static int32
 type_version(Datum version, bool isnull)
 {
 	if (isnull)
-		return 1;
+		return 0;				/* the newest */
 	if (DatumGetInt32(version) < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -211,6 +211,8 @@ place_row(TriggerData *trigger, Datum *values, bool *nulls)
 	append.expected_version = expected_version(values[ES_EVENT_VERSION - 1],
 											   nulls[ES_EVENT_VERSION - 1]);
 	append.stream_id = DatumGetTextPP(values[ES_EVENT_STREAM_ID - 1]);
+	event.event_type = DatumGetTextPP(values[ES_EVENT_EVENT_TYPE - 1]);
+	event.data = DatumGetJsonbP(values[ES_EVENT_DATA - 1]);
 	if (!nulls[ES_EVENT_METADATA - 1])
 		event.metadata = DatumGetJsonbP(values[ES_EVENT_METADATA - 1]);
 	event.metadata = EsMergeMetadata(event.metadata);

@@ -23,6 +23,7 @@
 #include "apply.h"
 #include "compat.h"
 #include "projection.h"
+#include "upcast.h"
 
 /* The live inline projections that have a handler for an event type. */
 typedef struct Interest
@@ -214,13 +215,10 @@ wants_events(void)
 	return current_set()->nlive > 0;
 }
 
-/* The live projections that may have a handler for the event. */
+/* The live projections that may have a handler for events of the type. */
 static Bitmapset *
-interested(const ProjectionSet *set, TupleTableSlot *slot)
+interested(const ProjectionSet *set, const text *event_type)
 {
-	bool		isnull;
-	text	   *event_type = DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE,
-														 &isnull));
 	char		key[ES_MAX_EVENT_TYPE + 1];
 	int			len = Min(VARSIZE_ANY_EXHDR(event_type), ES_MAX_EVENT_TYPE);
 	Interest   *entry;
@@ -236,7 +234,8 @@ interested(const ProjectionSet *set, TupleTableSlot *slot)
 
 /* Run one projection over the events in order, then over all of them. */
 static void
-run_projection(EsProjection *projection, const EsInserted *inserted)
+run_projection(EsProjection *projection, const EsInserted *inserted,
+			   EsUpcast *upcast)
 {
 	Tuplestorestate *batch = NULL;
 	int64		nevents = 0;
@@ -251,6 +250,7 @@ run_projection(EsProjection *projection, const EsInserted *inserted)
 
 		if (slot == NULL || !EsProjectionCovers(projection, slot))
 			continue;
+		slot = EsUpcastSlot(upcast, slot);
 		if (batch != NULL)
 			tuplestore_puttupleslot(batch, slot);
 		nevents++;
@@ -266,6 +266,7 @@ static void
 run_inline(const EsInserted *inserted)
 {
 	ProjectionSet *set = current_set();
+	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(inserted->event), false);
 	Bitmapset  *wanted = NULL;
 	int			index = -1;
 
@@ -275,9 +276,10 @@ run_inline(const EsInserted *inserted)
 		TupleTableSlot *slot = inserted->fetch(inserted, i);
 
 		if (slot != NULL)
-			wanted = bms_add_members(wanted, interested(set, slot));
+			wanted = bms_add_members(wanted, interested(set, EsUpcastType(upcast, slot)));
 	}
 	while ((index = bms_next_member(wanted, index)) >= 0)
-		run_projection(set->projections[index], inserted);
+		run_projection(set->projections[index], inserted, upcast);
+	EsUpcastEnd(upcast);
 	bms_free(wanted);
 }

@@ -5,7 +5,8 @@
  * the table, and fetching them costs far more than folding them.  So es_handle
  * keeps the states it has folded in the session's memory, and the next
  * command on the stream begins there.  A kept state is treated as a snapshot
- * is: used only by the same definition, and only if the event it ends with is
+ * is: used only by the same definition, folding from the same version on with
+ * the same upcasters, and only if the event it ends with is
  * there with the same id.
  *
  * Only states without events of the running transaction are kept.  Those may
@@ -126,7 +127,7 @@ is_of_fold(const KeptState *state, const EsFold *fold, uint64 hash)
 		memcmp(VARDATA_ANY(state->stream_id), VARDATA_ANY(fold->stream_id),
 			   VARSIZE_ANY_EXHDR(fold->stream_id)) != 0)
 		return false;
-	definition = EsAggregateDefinition(fold->aggregate);
+	definition = EsSnapshotDefinition(fold);
 	return memcmp(state->definition.data, definition.data, UUID_LEN) == 0;
 }
 
@@ -200,7 +201,7 @@ keep(EsFold *fold, KeptState **place, uint64 hash)
 	if (copy_state(fold->aggregate, state))
 	{
 		state->hash = hash;
-		state->definition = EsAggregateDefinition(fold->aggregate);
+		state->definition = EsSnapshotDefinition(fold);
 		state->version = fold->version;
 		state->event_id = fold->event_id;
 		state->base = fold->base;
@@ -223,6 +224,7 @@ EsKeptFold(EsFold *fold)
 	uint64		hash;
 	KeptState **place = place_of(fold, &hash);
 
+	EsFoldFindFirst(fold);
 	if (!fold_from_kept(fold, place, hash))
 		EsSnapshotFold(fold);
 	if (place != NULL && fold->version > 0 &&

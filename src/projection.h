@@ -83,7 +83,8 @@ extern EsProjection *EsProjectionLock(const char *name);
 extern void EsProjectionFree(EsProjection *projection);
 extern void EsProjectionChanged(void);
 extern void EsProjectionCheckOwner(const char *name, const char *owner);
-extern bool EsProjectionWants(const EsProjection *projection, TupleTableSlot *slot);
+extern bool EsProjectionWants(const EsProjection *projection, TupleTableSlot *slot,
+							  const text *event_type);
 extern bool EsProjectionCovers(const EsProjection *projection, TupleTableSlot *slot);
 
 /* running */

@@ -22,8 +22,10 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "lifecycle.h"
 #include "log.h"
 #include "stream.h"
+#include "upcast.h"
 
 /*
  * Kilobytes of events kept in memory before they go by a temporary file,
@@ -101,22 +103,38 @@ begin_stream_scan(Relation event, Relation stream_key, text *stream_id,
 	return scan;
 }
 
+static bool
+is_below(TupleTableSlot *slot, int64 version)
+{
+	bool		isnull;
+
+	return version > 1 &&
+		DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull)) < version;
+}
+
 static void
 read_stream(Relation event, const EsStore *store, text *stream_id,
-			int64 from_version, int64 max_count, bool backwards,
+			int64 from_version, int64 max_count, bool backwards, bool raw,
 			Tuplestorestate *rows)
 {
 	Relation	stream_key = index_open(store->stream_key, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(event, NULL);
-	IndexScanDesc scan = begin_stream_scan(event, stream_key, stream_id,
-										   from_version, backwards);
+	int64		first = EsStreamFirstShown(event, stream_id, GetActiveSnapshot());
 	ScanDirection direction = backwards ? BackwardScanDirection : ForwardScanDirection;
+	EsUpcast   *upcast = raw ? NULL : EsUpcastBegin(RelationGetDescr(event), true);
+	IndexScanDesc scan;
 
+	if (!backwards)
+		from_version = Max(from_version, first - 1);
+	scan = begin_stream_scan(event, stream_key, stream_id, from_version, backwards);
 	for (int64 n = 0; n < max_count && index_getnext_slot(scan, direction, slot); n++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		tuplestore_puttupleslot(rows, slot);
+		if (backwards && is_below(slot, first))
+			break;
+		tuplestore_puttupleslot(rows, EsUpcastSlot(upcast, slot));
 	}
+	EsUpcastEnd(upcast);
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(stream_key, AccessShareLock);
@@ -124,7 +142,7 @@ read_stream(Relation event, const EsStore *store, text *stream_id,
 
 /*
  * es_read_stream(stream_id text, from_version bigint, max_count bigint,
- *				  backwards boolean) → SETOF es_event
+ *				  backwards boolean, raw boolean) → SETOF es_event
  */
 Datum
 es_read_stream(PG_FUNCTION_ARGS)
@@ -142,7 +160,8 @@ es_read_stream(PG_FUNCTION_ARGS)
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
 	read_stream(event, store, PG_GETARG_TEXT_PP(0), from_version, max_count,
-				backwards, begin_rows(fcinfo));
+				backwards, !PG_ARGISNULL(4) && PG_GETARG_BOOL(4),
+				begin_rows(fcinfo));
 	table_close(event, NoLock);	/* kept: the rows may point to its TOAST table */
 	return (Datum) 0;
 }
@@ -226,7 +245,7 @@ filter_arguments(FunctionCallInfo fcinfo)
 
 /*
  * es_read_all(from_position bigint, max_count bigint, event_types text[],
- *			   category text) → SETOF es_event
+ *			   category text, raw boolean) → SETOF es_event
  *
  * log.c says which events may be shown, and why none is missed.
  */
@@ -241,21 +260,26 @@ es_read_all(PG_FUNCTION_ARGS)
 	Relation	event;
 	EsLogReader *reader;
 	TupleTableSlot *slot;
+	EsUpcast   *upcast = NULL;
 
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
 	rows = begin_rows(fcinfo);
 
+	if (PG_ARGISNULL(4) || !PG_GETARG_BOOL(4))
+		upcast = EsUpcastBegin(RelationGetDescr(event), true);
 	PushActiveSnapshot(EsLogSnapshot());
 	reader = EsLogReaderBegin(event, store, GetActiveSnapshot(), from_position);
 	for (int64 n = 0; n < max_count && (slot = EsLogReaderNext(reader)) != NULL;)
 	{
+		slot = EsUpcastSlot(upcast, slot);
 		if (!passes_filter(&filter, slot))
 			continue;
 		tuplestore_puttupleslot(rows, slot);
 		n++;
 	}
 	EsLogReaderEnd(reader);
+	EsUpcastEnd(upcast);
 	PopActiveSnapshot();
 	table_close(event, NoLock);	/* kept: the rows may point to its TOAST table */
 	return (Datum) 0;

@@ -43,6 +43,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "lifecycle.h"
 #include "log.h"
 #include "point.h"
 #include "snapshot.h"
@@ -210,6 +211,25 @@ state_from_text(EsAggregate *aggregate, char *string)
 
 /* ----- use ----- */
 
+/*
+ * What a snapshot must have been made by: the aggregate's definition, folding
+ * from the same version on, with the same upcasters.
+ */
+pg_uuid_t
+EsSnapshotDefinition(const EsFold *fold)
+{
+	pg_uuid_t	definition = EsAggregateDefinition(fold->aggregate);
+	uint64		first = (uint64) (fold->first - 1) * UINT64CONST(0x9E3779B97F4A7C15);
+	uint64		upcasters = EsUpcastDigest();
+
+	for (size_t i = 0; i < sizeof(first); i++)
+	{
+		definition.data[i] ^= (unsigned char) (first >> (8 * i));
+		definition.data[i + 8] ^= (unsigned char) (upcasters >> (8 * i));
+	}
+	return definition;
+}
+
 /* Make the snapshot in the slot the state.  In the event's memory. */
 static void
 restore_state(EsFold *fold, TupleTableSlot *slot)
@@ -238,7 +258,7 @@ static bool
 restore_newest(EsFold *fold)
 {
 	SnapshotScan scan;
-	pg_uuid_t	definition = EsAggregateDefinition(fold->aggregate);
+	pg_uuid_t	definition = EsSnapshotDefinition(fold);
 	bool		found = false;
 
 	scan_begin(&scan, AccessShareLock, fold->stream_id, fold->aggregate->name,
@@ -262,6 +282,7 @@ EsSnapshotFold(EsFold *fold)
 	EsAggregate *aggregate = fold->aggregate;
 	bool		restored = false;
 
+	EsFoldFindFirst(fold);
 	if ((aggregate->snapshot_every > 0 || aggregate->snapshot_interval != NULL) &&
 		restore_newest(fold))
 	{
@@ -441,7 +462,7 @@ bool
 EsSnapshotEnd(EsFold *fold, bool wanted)
 {
 	EsAggregate *aggregate = fold->aggregate;
-	pg_uuid_t	definition = EsAggregateDefinition(aggregate);
+	pg_uuid_t	definition = EsSnapshotDefinition(fold);
 	NewSnapshot new = {
 		.stream_id = fold->stream_id,.aggregate = aggregate->name,
 		.definition = &definition,.version = fold->version,
@@ -775,12 +796,14 @@ es_load_snapshot(PG_FUNCTION_ARGS)
 	SnapshotScan scan;
 	text	   *stream_id;
 	Relation	event;
+	int64		first;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	EsRequireArgument(fcinfo, 0, "stream_id");
 	stream_id = PG_GETARG_TEXT_PP(0);
 	event = open_event(ACL_SELECT);
+	first = EsStreamFirstShown(event, stream_id, GetActiveSnapshot());
 	scan_begin(&scan, AccessShareLock, stream_id,
 			   fold_name(PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), stream_id),
 			   PG_ARGISNULL(2) ? PG_INT64_MAX : PG_GETARG_INT64(2),
@@ -788,6 +811,7 @@ es_load_snapshot(PG_FUNCTION_ARGS)
 	while (nulls[1] && scan_next(&scan))
 	{
 		if (!has_definition(scan.slot, NULL) ||
+			DatumGetInt64(column(scan.slot, SNAPSHOT_VERSION)) < first ||
 			!event_is_there(event, stream_id, scan.slot))
 			continue;
 		values[0] = column(scan.slot, SNAPSHOT_VERSION);

@@ -8,6 +8,7 @@
 
 #include "fold.h"
 
+extern pg_uuid_t EsSnapshotDefinition(const EsFold *fold);
 extern void EsSnapshotFold(EsFold *fold);
 extern bool EsSnapshotIsDue(const EsFold *fold, int64 version);
 extern bool EsSnapshotEnd(EsFold *fold, bool wanted);

@@ -95,7 +95,7 @@ put_history(ReturnSetInfo *result, EsFold *fold)
 	Jsonb	   *state = EsFoldStateJsonb(fold->aggregate);
 
 	for (size_t i = 0; i < lengthof(columns); i++)
-		values[i] = slot_getattr(fold->slot, columns[i], &nulls[i]);
+		values[i] = slot_getattr(fold->shown, columns[i], &nulls[i]);
 	values[lengthof(columns)] = PointerGetDatum(state);
 	nulls[lengthof(columns)] = state == NULL;
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);

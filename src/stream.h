@@ -55,6 +55,25 @@ typedef struct EsEventKey
 	pg_uuid_t	event_id;
 } EsEventKey;
 
+/* Enough of an event type's bytes to tell most from each other. */
+static inline uint32
+EsEventTypeHash(const char *type, int len)
+{
+	uint64		first = 0;
+	uint64		last = 0;
+
+	if (len >= 8)
+	{
+		memcpy(&first, type, 8);
+		memcpy(&last, type + len - 8, 8);
+	}
+	else
+		memcpy(&first, type, len);
+	first = (first ^ (last * UINT64CONST(0x9E3779B97F4A7C15)) ^ len) *
+		UINT64CONST(0xBF58476D1CE4E5B9);
+	return (uint32) (first >> 32);
+}
+
 extern void EsStreamInit(void);
 extern void EsCheckName(const text *name, int max, const char *what);
 extern bool EsNameIsValid(const text *name, int max);

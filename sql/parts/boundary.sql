@@ -9,7 +9,8 @@
 -- Backwards: those before it, newest first; 0 begins at the end.  Whoever goes
 -- on from the last position it got meets every committed event that matches
 -- exactly once; only who may still append such an event holds it back.  What
--- it returns is on disk.  Needs SELECT on es_event.
+-- it returns is on disk, and in the newest form of its type (upcast.sql); the
+-- query is about types and tags as they are stored.  Needs SELECT on es_event.
 CREATE FUNCTION es_read(
 	query         jsonb,
 	from_position bigint  DEFAULT 0,
@@ -22,7 +23,8 @@ COMMENT ON FUNCTION es_read(jsonb, bigint, bigint, boolean) IS
 
 -- The events that a decision depends on, and the position to give to
 -- es_append_if() as after.  No event that matches can still appear at or below
--- it, so no conflict is lost to a transaction that commits late.
+-- it, so no conflict is lost to a transaction that commits late.  Events are
+-- shown as es_read shows them.
 CREATE FUNCTION es_read_boundary(
 	query      jsonb,
 	OUT after  bigint,

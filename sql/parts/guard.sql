@@ -83,7 +83,13 @@ BEGIN
 			('admin', 'INSERT, UPDATE', 'es_snapshot_cursor'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_aggregate'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_evolver'),
-			('admin', 'INSERT, UPDATE, DELETE', 'es_decider')
+			('admin', 'INSERT, UPDATE, DELETE', 'es_decider'),
+			('reader', 'SELECT', 'es_event_type'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_event_type'),
+			('reader', 'SELECT', 'es_upcaster'),
+			('admin', 'INSERT, UPDATE, DELETE', 'es_upcaster'),
+			('reader', 'SELECT', 'es_stream'),
+			('admin', 'INSERT, UPDATE', 'es_stream')
 		) AS v(level, privileges, name)
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
@@ -123,6 +129,16 @@ BEGIN
 				('admin', 'es_drop_decider'),
 				('admin', 'es_drop_aggregate'),
 				('admin', 'es_drop_evolver'),
+				('admin', 'es_create_event_type'),
+				('admin', 'es_drop_event_type'),
+				('admin', 'es_upcast'),
+				('admin', 'es_drop_upcaster'),
+				('admin', 'es_set_stream'),
+				('admin', 'es_truncate_stream'),
+				('admin', 'es_delete_stream'),
+				('admin', 'es_undelete_stream'),
+				('admin', 'es_tombstone_stream'),
+				('reader', 'es_stream_list'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
 				('admin', 'es_create_projection'),

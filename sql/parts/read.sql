@@ -1,4 +1,7 @@
 -- read: events of a stream, events of the log.  Both need SELECT on es_event.
+--
+-- Events are shown in the newest form of their type (upcast.sql), or with raw
+-- as they are stored; a filter looks at what is shown.
 
 -- Forward: the events after from_version, which is the last version the
 -- caller has seen.  Backwards: the events before from_version, newest first;
@@ -7,10 +10,11 @@ CREATE FUNCTION es_read_stream(
 	stream_id    text,
 	from_version bigint  DEFAULT 0,
 	max_count    bigint  DEFAULT NULL,
-	backwards    boolean DEFAULT false
+	backwards    boolean DEFAULT false,
+	raw          boolean DEFAULT false
 ) RETURNS SETOF es_event
-	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
-COMMENT ON FUNCTION es_read_stream(text, bigint, bigint, boolean) IS
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION es_read_stream(text, bigint, bigint, boolean, boolean) IS
 	'events of one stream in the order of their versions';
 
 -- The events after from_position, which is the last position the caller has
@@ -25,8 +29,9 @@ CREATE FUNCTION es_read_all(
 	from_position bigint DEFAULT 0,
 	max_count     bigint DEFAULT 1000,
 	event_types   text[] DEFAULT NULL,
-	category      text   DEFAULT NULL
+	category      text   DEFAULT NULL,
+	raw           boolean DEFAULT false
 ) RETURNS SETOF es_event
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1000;
-COMMENT ON FUNCTION es_read_all(bigint, bigint, text[], text) IS
+COMMENT ON FUNCTION es_read_all(bigint, bigint, text[], text, boolean) IS
 	'events of all streams in the order of their positions, without ever missing one';
