@@ -2,7 +2,8 @@
  * read.c: the reading functions.
  *
  * Rows go from the heap page into the caller's tuplestore as they are: one
- * copy an event, no detoasting, no executor in between.
+ * copy an event, no detoasting, no executor in between.  Only events that an
+ * upcaster has something to say of are made anew.
  */
 #include "postgres.h"
 
