@@ -15,6 +15,19 @@
 #include "definition.h"
 #include "handler.h"
 
+/* Columns of es_aggregate; the table's definition rules. */
+typedef enum EsAggregateColumn
+{
+	ES_AGGREGATE_NAME = 1,
+	ES_AGGREGATE_CATEGORY,
+	ES_AGGREGATE_INITIAL,
+	ES_AGGREGATE_TYPE,
+	ES_AGGREGATE_EVERY,
+	ES_AGGREGATE_INTERVAL,
+	ES_AGGREGATE_OWNER,
+	ES_AGGREGATE_PATH
+} EsAggregateColumn;
+
 #define ES_MAX_AGGREGATE (NAMEDATALEN - 1)	/* bytes of a name */
 
 typedef struct EsDeciders EsDeciders;
@@ -92,12 +105,10 @@ typedef void (*EsDependentsCheck) (EsAggregate *aggregate);
 
 extern void EsAggregateInit(void);
 extern void EsAggregateOnChange(EsDependentsCheck check);
-extern List *EsAggregatesOfStream(const text *stream_id);
-extern char *EsAggregateName(const text *name, const text *stream_id);
+extern uint64 EsAggregateGeneration(void);
+extern void EsReportNoAggregate(const char *name);
 extern EsAggregate *EsAggregateOpen(const char *name);
-extern bool EsAggregatesExist(void);
 extern bool EsAggregateExists(const char *name);
-extern pg_uuid_t EsAggregateDefinition(const EsAggregate *aggregate);
 extern void EsAggregateClose(EsAggregate *aggregate);
 extern void EsAggregateCheck(const char *name);
 extern char *EsOwnAggregateArgument(FunctionCallInfo fcinfo, int n,
