@@ -161,6 +161,9 @@ visit_aggregate(Relation rel, HeapTuple tuple, void *arg)
 		aggregate->snapshot_interval = memcpy(palloc(sizeof(Interval)),
 											  DatumGetIntervalP(value),
 											  sizeof(Interval));
+	value = heap_getattr(tuple, ES_AGGREGATE_BOUNDARY, desc, &isnull);
+	if (!isnull)
+		aggregate->boundary = EsQueryTemplateParse(DatumGetJsonbP(value));
 	return false;
 }
 
@@ -202,6 +205,8 @@ describe_state(EsAggregate *aggregate)
 	aggregate->scope = EsScopeCreate(aggregate->context);
 	EsScopeAdd(aggregate->scope, "state", aggregate->state_type, -1);
 	EsScopeAdd(aggregate->scope, "event", event_type, -1);
+	if (aggregate->boundary != NULL)
+		EsScopeAdd(aggregate->scope, "command", JSONBOID, -1);
 	variable = &aggregate->scope->variables[0];
 	aggregate->row = variable->desc;
 	aggregate->fields = variable->desc;

@@ -170,18 +170,18 @@ write_aggregate(FunctionCallInfo fcinfo, bool exists)
 {
 	static const char *const insert =
 	"INSERT INTO %s.es_aggregate (name, category, initial_state, state_type,"
-	" snapshot_every, snapshot_interval, owner, search_path)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+	" snapshot_every, snapshot_interval, boundary, owner, search_path)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 	static const char *const update =
 	"UPDATE %s.es_aggregate SET category = $2, initial_state = $3,"
-	" state_type = $4, snapshot_every = $5, snapshot_interval = $6"
-	" WHERE name OPERATOR(pg_catalog.=) $1";
+	" state_type = $4, snapshot_every = $5, snapshot_interval = $6,"
+	" boundary = $7 WHERE name OPERATOR(pg_catalog.=) $1";
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, REGTYPEOID, INT4OID,
-	INTERVALOID, REGROLEOID, TEXTOID};
-	Datum		values[8];
-	char		nulls[] = "        ";
+	INTERVALOID, JSONBOID, REGROLEOID, TEXTOID};
+	Datum		values[9];
+	char		nulls[] = "         ";
 
-	for (int i = 0; i < 6; i++)
+	for (int i = 0; i < 7; i++)
 	{
 		values[i] = PG_GETARG_DATUM(i);
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
@@ -191,36 +191,47 @@ write_aggregate(FunctionCallInfo fcinfo, bool exists)
 		values[1] = values[0];
 		nulls[1] = ' ';
 	}
-	values[6] = ObjectIdGetDatum(GetUserId());
-	values[7] = CStringGetTextDatum(EsCurrentSearchPath());
-	EsCatalogWrite(exists ? update : insert, exists ? 6 : 8, types, values, nulls);
+	values[7] = ObjectIdGetDatum(GetUserId());
+	values[8] = CStringGetTextDatum(EsCurrentSearchPath());
+	EsCatalogWrite(exists ? update : insert, exists ? 7 : 9, types, values, nulls);
 }
 
-/*
- * es_create_aggregate(name text, category text, initial_state text,
- *					   state_type regtype, snapshot_every int,
- *					   snapshot_interval interval, or_replace boolean,
- *					   if_not_exists boolean) → void
- */
-Datum
-es_create_aggregate(PG_FUNCTION_ARGS)
+static void
+check_arguments(FunctionCallInfo fcinfo)
 {
-	bool		or_replace = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6);
-	bool		if_not_exists = !PG_ARGISNULL(7) && PG_GETARG_BOOL(7);
-	char	   *name;
-	bool		exists;
-
 	EsRequireArgument(fcinfo, 0, "name");
 	EsRequireArgument(fcinfo, 3, "state_type");
 	EsCheckName(PG_GETARG_TEXT_PP(0), ES_MAX_AGGREGATE, "aggregate name");
 	if (!PG_ARGISNULL(1))
 		EsCheckName(PG_GETARG_TEXT_PP(1), ES_MAX_STREAM_ID, "category");
+	if (!PG_ARGISNULL(1) && !PG_ARGISNULL(6))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("an aggregate has either a category or a boundary"),
+				 errdetail("With a boundary it folds the events of no particular stream.")));
 	check_state_type(PG_GETARG_OID(3));
 	if (!PG_ARGISNULL(4) && PG_GETARG_INT32(4) < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must be positive", "snapshot_every"),
 				 errhint("Use NULL to take no snapshots by number.")));
+}
+
+/*
+ * es_create_aggregate(name text, category text, initial_state text,
+ *					   state_type regtype, snapshot_every int,
+ *					   snapshot_interval interval, boundary jsonb,
+ *					   or_replace boolean, if_not_exists boolean) → void
+ */
+Datum
+es_create_aggregate(PG_FUNCTION_ARGS)
+{
+	bool		or_replace = !PG_ARGISNULL(7) && PG_GETARG_BOOL(7);
+	bool		if_not_exists = !PG_ARGISNULL(8) && PG_GETARG_BOOL(8);
+	char	   *name;
+	bool		exists;
+
+	check_arguments(fcinfo);
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	exists = aggregate_exists(name, or_replace, if_not_exists);
 	if (exists && !or_replace)

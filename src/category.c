@@ -3,6 +3,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -18,7 +19,7 @@ typedef struct DirectoryEntry
 	int			category_len;
 } DirectoryEntry;
 
-/* All aggregates. */
+/* All aggregates that fold streams. */
 typedef struct Directory
 {
 	MemoryContext context;
@@ -35,6 +36,8 @@ visit_directory(Relation rel, HeapTuple tuple, void *arg)
 {
 	DirectoryEntry *entry;
 
+	if (!heap_attisnull(tuple, ES_AGGREGATE_BOUNDARY, RelationGetDescr(rel)))
+		return true;			/* folds no stream */
 	if (directory.count == directory.size)
 	{
 		directory.size = directory.size == 0 ? 8 : directory.size * 2;
@@ -73,7 +76,7 @@ fill_directory(void)
 	directory.generation = made_from;
 }
 
-/* Is there any aggregate in this database? */
+/* Is there any aggregate of streams in this database? */
 bool
 EsAggregatesExist(void)
 {
