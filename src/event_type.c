@@ -61,6 +61,7 @@ typedef struct EventTypes
 	MemoryContext context;		/* of all this; NULL: never read */
 	uint64		generation;		/* of the rows it was made from */
 	List	   *all;			/* of EventType, by name and version */
+	bool		give_tags;		/* some of them */
 	uint32		mask;			/* of the table below */
 	EventType **by_hash;		/* newest versions, open addressing */
 	EsScope    *scope;			/* event */
@@ -194,6 +195,7 @@ visit_type(Relation rel, HeapTuple tuple, void *arg)
 	if (before != NULL && strcmp(before->name, type->name) == 0)
 		type->older = before;
 	into->all = lappend(into->all, type);
+	into->give_tags |= type->templates != NIL;
 	return true;
 }
 
@@ -305,6 +307,13 @@ bool
 EsEventTypesDeclared(void)
 {
 	return have_types();
+}
+
+/* Does any declaration give tags? */
+bool
+EsEventTypesGiveTags(void)
+{
+	return have_types() && types.give_tags;
 }
 
 static void
@@ -513,6 +522,21 @@ check_event(EventType *type, text *stream_id, const EsNewEvent *event)
 		MemoryContextDelete(own.context);
 	if (!passes)
 		report_violation(type);
+}
+
+/* Fill in the tags of events, as far as their types give them; no checks. */
+void
+EsEventTypesAddTags(EsNewEvent *events, int nevents)
+{
+	(void) have_types();
+	for (int i = 0; i < nevents; i++)
+	{
+		int32		version = 0;
+		EventType  *type = type_of(events[i].event_type, &version);
+
+		if (type != NULL && type->templates != NIL)
+			add_tags(type, &events[i]);
+	}
 }
 
 /*
