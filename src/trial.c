@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -385,6 +386,9 @@ outcome_text(const Trial *trial)
 						 text_to_cstring(event->event_type),
 						 JsonbToCString(NULL, &event->data->root,
 										VARSIZE(event->data)));
+		if (event->tags != NULL)
+			appendStringInfo(&text, " tags %s",
+							 OidOutputFunctionCall(F_ARRAY_OUT, PointerGetDatum(event->tags)));
 	}
 	return text.data;
 }
