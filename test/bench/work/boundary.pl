@@ -46,6 +46,17 @@ sub contenders
 	];
 }
 
+# The same in a store of ten million events beside one of a hundred thousand, four of each course in both.
+sub of_size
+{
+	my ($label, $db, $courses) = @_;
+
+	return {
+		store => 'eventstore', key => $label, label => $label, db => $db, sql => eventstore(''),
+		vars => { courses => $courses },
+		seed => [ { prefix => 'course-', streams => $courses, events => 4, tagged => 1 } ] };
+}
+
 my $client = "\\set c :client_id * 5000 + random(1, 5000)\n\\set x random(1, 1000000000)\n";
 
 return (
@@ -84,4 +95,15 @@ return (
 			{ key => 'tags', store => 'eventstore', label => 'es_append, two tags', sql => "SELECT es_append('order-' || :x, :type, :data, tags => ARRAY['course:' || :c, 'student:' || :x]);" },
 		],
 		wants => [ { is => 'rate', of => 'tags', than => 'eventstore', least => 0.8 } ],
+	},
+	{
+		title => 'boundary in 10 M events',
+		group => 'boundary_big',
+		asked => 1,
+		fills => 'once',
+		sync => ['off'],
+		clients => [ 1, 16 ],
+		client => "\\set c random(1, :courses)\n\\set x random(1, 1000000000)\n",
+		contenders => [ of_size('100 k', 'bench', 25_000), of_size('10 M', 'bench_big', 2_500_000) ],
+		wants => [ map { { is => $_, of => '10 M', than => '100 k', most => 1.3 } } qw(cost cpu) ],
 	});
