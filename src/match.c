@@ -17,8 +17,11 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/visibilitymap.h"
 #include "catalog/pg_collation.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/predicate.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 
@@ -235,6 +238,8 @@ typedef struct Cursor
 	TupleTableSlot *slot;		/* the current row */
 	ScanKeyData keys[2];		/* the tag, if any, and the position */
 	int			nkeys;
+	bool		index_only;		/* the row itself is not looked at without need */
+	Buffer		visibility;		/* page of the visibility map last looked at */
 	bool		begun;
 	bool		done;
 	int64		position;		/* of the current row */
@@ -273,8 +278,9 @@ is_behind(const EsMatchScan *scan, int64 a, int64 b)
 	return ScanDirectionIsForward(scan->direction) ? a < b : a > b;
 }
 
+/* Along a tag, or with NULL along the log; with_type: to tell the rows' types. */
 static void
-cursor_init(EsMatchScan *scan, Cursor *cursor, text *tag)
+cursor_init(EsMatchScan *scan, Cursor *cursor, text *tag, bool with_type)
 {
 	bool		forward = ScanDirectionIsForward(scan->direction);
 
@@ -293,6 +299,37 @@ cursor_init(EsMatchScan *scan, Cursor *cursor, text *tag)
 	cursor->scan = EsIndexBeginScan(cursor->heap,
 									tag == NULL ? scan->position_key : scan->tag_key,
 									scan->snapshot, cursor->nkeys);
+	cursor->index_only = tag != NULL && !with_type;
+	cursor->scan->xs_want_itup = cursor->index_only;
+	cursor->visibility = InvalidBuffer;
+}
+
+/*
+ * Move to the next entry of a tag in the index whose row the snapshot sees.
+ * Where all of a page is visible to everybody, the row need not be fetched.
+ * A row is never updated, so that there is at most one to an entry.
+ */
+static bool
+next_entry(EsMatchScan *scan, Cursor *cursor)
+{
+	ItemPointer tid;
+	bool		isnull;
+
+	while ((tid = index_getnext_tid(cursor->scan, scan->direction)) != NULL)
+	{
+		BlockNumber block = ItemPointerGetBlockNumber(tid);
+
+		CHECK_FOR_INTERRUPTS();
+		if (VM_ALL_VISIBLE(cursor->heap, block, &cursor->visibility))
+			PredicateLockPage(cursor->heap, block, scan->snapshot);
+		else if (!index_fetch_heap(cursor->scan, cursor->slot))
+			continue;
+		cursor->position = DatumGetInt64(index_getattr(cursor->scan->xs_itup, 2,
+													   cursor->scan->xs_itupdesc,
+													   &isnull));
+		return true;
+	}
+	return false;
 }
 
 /* Move to the next row; false, and done, when there is none. */
@@ -302,6 +339,11 @@ cursor_step(EsMatchScan *scan, Cursor *cursor)
 	bool		isnull;
 
 	CHECK_FOR_INTERRUPTS();
+	if (cursor->index_only)
+	{
+		cursor->done = !next_entry(scan, cursor);
+		return !cursor->done;
+	}
 	if (!index_getnext_slot(cursor->scan, scan->direction, cursor->slot))
 	{
 		cursor->done = true;
@@ -382,7 +424,8 @@ walk_init(EsMatchScan *scan, ItemWalk *walk, const EsBoundaryItem *item)
 	walk->ncursors = Max(item->ntags, 1);
 	walk->cursors = palloc0(walk->ncursors * sizeof(Cursor));
 	for (int i = 0; i < walk->ncursors; i++)
-		cursor_init(scan, &walk->cursors[i], item->ntags == 0 ? NULL : item->tags[i]);
+		cursor_init(scan, &walk->cursors[i], item->ntags == 0 ? NULL : item->tags[i],
+					i == 0 && item->ntypes > 0);
 }
 
 static void
@@ -479,15 +522,21 @@ EsMatchNext(EsMatchScan *scan, int64 *position, int *item)
 	return NULL;
 }
 
+static void
+cursor_end(Cursor *cursor)
+{
+	if (BufferIsValid(cursor->visibility))
+		ReleaseBuffer(cursor->visibility);
+	index_endscan(cursor->scan);
+	ExecDropSingleTupleTableSlot(cursor->slot);
+}
+
 void
 EsMatchEnd(EsMatchScan *scan)
 {
 	for (int i = 0; i < scan->nwalks; i++)
 		for (int j = 0; j < scan->walks[i].ncursors; j++)
-		{
-			index_endscan(scan->walks[i].cursors[j].scan);
-			ExecDropSingleTupleTableSlot(scan->walks[i].cursors[j].slot);
-		}
+			cursor_end(&scan->walks[i].cursors[j]);
 	index_endscan(scan->fetch);
 	ExecDropSingleTupleTableSlot(scan->slot);
 	index_close(scan->position_key, NoLock);
