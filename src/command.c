@@ -43,6 +43,7 @@
 #include "fold.h"
 #include "kept.h"
 #include "lifecycle.h"
+#include "metadata.h"
 #include "point.h"
 #include "snapshot.h"
 #include "stream.h"

@@ -19,9 +19,10 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
-#include "append.h"
 #include "compat.h"
+#include "insert.h"
 #include "log.h"
+#include "metadata.h"
 #include "stream.h"
 #include "tag.h"
 
