@@ -64,6 +64,7 @@ BEGIN
 		SELECT * FROM (VALUES
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
+			('reader', 'SELECT', 'es_epoch'),
 			('reader', 'SELECT', 'es_event_tag'),
 			('reader', 'SELECT', 'es_retagged'),
 			('reader', 'SELECT', 'es_stat_projection'),
@@ -107,6 +108,7 @@ BEGIN
 				('reader', 'es_read_boundary'),
 				('reader', 'es_settled_position'),
 				('reader', 'es_position_at'),
+				('reader', 'es_store'),
 				('reader', 'es_wait_for'),
 				('reader', 'es_state'),
 				('reader', 'es_history'),
