@@ -38,6 +38,7 @@
 
 #include "append.h"
 #include "catalog.h"
+#include "category.h"
 #include "compat.h"
 #include "decider.h"
 #include "fold.h"

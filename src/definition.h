@@ -20,5 +20,7 @@ extern EsExpression *EsDefinitionCompile(MemoryContext context, const char *sql,
 										 const EsDefiner *definer,
 										 const char *what);
 extern void EsRequireArgument(FunctionCallInfo fcinfo, int n, const char *name);
+extern int64 EsNaturalArgument(FunctionCallInfo fcinfo, int n, const char *name,
+							   int64 default_value);
 
 #endif							/* ES_DEFINITION_H */

@@ -16,7 +16,6 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "fmgr.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -24,7 +23,6 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
 #include "utils/syscache.h"
 
 #include "append.h"
@@ -34,19 +32,13 @@
 #include "event_type.h"
 #include "stream.h"
 #include "tag.h"
+#include "template.h"
 
 /* Columns of es_event_type; the table's definition rules. */
 enum
 {
 	TYPE_NAME = 1, TYPE_VERSION, TYPE_CHECK, TYPE_TAGS, TYPE_OWNER, TYPE_PATH
 };
-
-/* A piece of a tag template: fixed text, or the way to a value. */
-typedef struct TemplatePart
-{
-	char	   *literal;		/* or NULL */
-	List	   *path;			/* keys, outermost first */
-} TemplatePart;
 
 /* A version of an event type. */
 typedef struct EventType
@@ -56,7 +48,7 @@ typedef struct EventType
 	uint32		hash;			/* of the name */
 	int32		version;
 	char	   *check_text;		/* NULL: none */
-	List	   *templates;		/* of lists of TemplatePart */
+	List	   *templates;		/* of EsTemplate */
 	EsDefiner	definer;
 	EsExpression *check;		/* NULL: none, or not compiled yet */
 	ExprState  *program;		/* for one transaction; NULL: not yet */
@@ -124,148 +116,7 @@ EsEventTypeInit(void)
 	CacheRegisterSyscacheCallback(AUTHOID, on_role_change, (Datum) 0);
 }
 
-/* ----- tag templates ----- */
-
-static void
-report_bad_template(const char *template)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid tag template \"%s\"", template),
-			 errhint("Write a key of the data in braces, such as course:{courseId}, and {{ for a brace.")));
-}
-
-/* The keys of "a.b.c", each of which must have a name. */
-static List *
-parse_path(const char *start, const char *end, const char *template)
-{
-	List	   *path = NIL;
-
-	for (;;)
-	{
-		const char *dot = memchr(start, '.', end - start);
-		const char *stop = dot == NULL ? end : dot;
-
-		if (stop == start)
-			report_bad_template(template);
-		path = lappend(path, pnstrdup(start, stop - start));
-		if (dot == NULL)
-			return path;
-		start = dot + 1;
-	}
-}
-
-static List *
-add_part(List *parts, char *literal, List *path)
-{
-	TemplatePart *part = palloc(sizeof(TemplatePart));
-
-	part->literal = literal;
-	part->path = path;
-	return lappend(parts, part);
-}
-
-/* The parts of a template; 22023 if it is none. */
-static List *
-parse_template(const char *template)
-{
-	List	   *parts = NIL;
-	StringInfoData literal;
-
-	initStringInfo(&literal);
-	for (const char *c = template; *c != '\0'; c++)
-	{
-		const char *end;
-
-		if (*c == '{' && c[1] != '{')
-		{
-			end = strchr(c, '}');
-			if (end == NULL)
-				report_bad_template(template);
-			if (literal.len > 0)
-				parts = add_part(parts, pstrdup(literal.data), NIL);
-			resetStringInfo(&literal);
-			parts = add_part(parts, NULL, parse_path(c + 1, end, template));
-			c = end;
-			continue;
-		}
-		if (*c == '{')
-			c++;
-		appendStringInfoChar(&literal, *c);
-	}
-	if (literal.len > 0)
-		parts = add_part(parts, literal.data, NIL);
-	if (parts == NIL)
-		report_bad_template(template);
-	return parts;
-}
-
-/* The text of a scalar; NULL for null and for what is no scalar. */
-static char *
-scalar_text(const JsonbValue *value)
-{
-	switch (value->type)
-	{
-		case jbvString:
-			return pnstrdup(value->val.string.val, value->val.string.len);
-		case jbvNumeric:
-			return numeric_normalize(value->val.numeric);	/* 1.50 is 1.5 */
-		case jbvBool:
-			return pstrdup(value->val.boolean ? "true" : "false");
-		default:
-			return NULL;
-	}
-}
-
-/* The texts that a path leads to: none, one, or an array's elements. */
-static List *
-path_texts(Jsonb *data, List *path)
-{
-	JsonbContainer *container = &data->root;
-	JsonbValue	value;
-	List	   *texts = NIL;
-	ListCell   *cell;
-	char	   *text;
-
-	foreach(cell, path)
-	{
-		char	   *key = lfirst(cell);
-
-		if (container == NULL || !JsonContainerIsObject(container) ||
-			getKeyJsonValueFromContainer(container, key, strlen(key), &value) == NULL)
-			return NIL;
-		container = value.type == jbvBinary ? value.val.binary.data : NULL;
-	}
-	if (container == NULL)
-		return (text = scalar_text(&value)) == NULL ? NIL : list_make1(text);
-	if (!JsonContainerIsArray(container))
-		return NIL;
-	for (uint32 i = 0; i < JsonContainerSize(container); i++)
-		if ((text = scalar_text(getIthJsonbValueFromContainer(container, i))) != NULL)
-			texts = lappend(texts, text);
-	return texts;
-}
-
-/* Add to tags what the parts from the n-th on make of a beginning. */
-static void
-expand_template(ArrayBuildState **tags, Jsonb *data, List *parts, int n,
-				const char *beginning)
-{
-	TemplatePart *part;
-	ListCell   *cell;
-
-	if (n == list_length(parts))
-	{
-		*tags = accumArrayResult(*tags, CStringGetTextDatum(beginning), false,
-								 TEXTOID, CurrentMemoryContext);
-		return;
-	}
-	part = list_nth(parts, n);
-	foreach(cell, part->literal != NULL ? list_make1(part->literal) :
-			path_texts(data, part->path))
-		expand_template(tags, data, parts, n + 1,
-						psprintf("%s%s", beginning, (char *) lfirst(cell)));
-}
+/* ----- tags ----- */
 
 /* Give the event the tags that its type's templates make of its data. */
 static void
@@ -275,9 +126,16 @@ add_tags(const EventType *type, EsNewEvent *event)
 	ListCell   *cell;
 	Datum	   *given;
 	int			ngiven;
+	bool		complete;		/* no matter: no value, no tag */
 
 	foreach(cell, type->templates)
-		expand_template(&tags, event->data, lfirst(cell), 0, "");
+	{
+		ListCell   *text;
+
+		foreach(text, EsTemplateExpand(lfirst(cell), event->data, &complete))
+			tags = accumArrayResult(tags, CStringGetTextDatum((char *) lfirst(text)),
+									false, TEXTOID, CurrentMemoryContext);
+	}
 	if (tags == NULL)
 		return;
 	if (event->tags != NULL)
@@ -309,7 +167,7 @@ parse_templates(ArrayType *templates)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("a tag template must not be null")));
-		parsed = lappend(parsed, parse_template(TextDatumGetCString(elements[i])));
+		parsed = lappend(parsed, EsTemplateParse(TextDatumGetCString(elements[i])));
 	}
 	return parsed;
 }

@@ -24,6 +24,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "epoch.h"
+#include "definition.h"
 #include "lifecycle.h"
 #include "log.h"
 #include "stream.h"
@@ -46,23 +47,6 @@ typedef struct EventFilter
 
 PG_FUNCTION_INFO_V1(es_read_stream);
 PG_FUNCTION_INFO_V1(es_read_all);
-
-/* A count or place that must not be negative; the default where it is null. */
-static int64
-natural_argument(FunctionCallInfo fcinfo, int n, const char *name,
-				 int64 default_value)
-{
-	int64		value;
-
-	if (PG_ARGISNULL(n))
-		return default_value;
-	value = PG_GETARG_INT64(n);
-	if (value < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" must not be negative", name)));
-	return value;
-}
 
 /* Begin to return rows: where they are to be put. */
 static Tuplestorestate *
@@ -183,8 +167,8 @@ Datum
 es_read_stream(PG_FUNCTION_ARGS)
 {
 	const EsStore *store;
-	int64		from_version = natural_argument(fcinfo, 1, "from_version", 0);
-	int64		max_count = natural_argument(fcinfo, 2, "max_count", PG_INT64_MAX);
+	int64		from_version = EsNaturalArgument(fcinfo, 1, "from_version", 0);
+	int64		max_count = EsNaturalArgument(fcinfo, 2, "max_count", PG_INT64_MAX);
 	bool		backwards = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	Relation	event;
 
@@ -291,8 +275,8 @@ Datum
 es_read_all(PG_FUNCTION_ARGS)
 {
 	const EsStore *store;
-	int64		from_position = natural_argument(fcinfo, 0, "from_position", 0);
-	int64		max_count = natural_argument(fcinfo, 1, "max_count", PG_INT64_MAX);
+	int64		from_position = EsNaturalArgument(fcinfo, 0, "from_position", 0);
+	int64		max_count = EsNaturalArgument(fcinfo, 1, "max_count", PG_INT64_MAX);
 	EventFilter filter = filter_arguments(fcinfo);
 	Tuplestorestate *rows;
 	Relation	event;

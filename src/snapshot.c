@@ -42,7 +42,9 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "category.h"
 #include "compat.h"
+#include "digest.h"
 #include "lifecycle.h"
 #include "log.h"
 #include "point.h"
