@@ -4,6 +4,7 @@
 #	make test			from nothing: every test; ends in "N passed, N failed"
 #						SUITES="regress tap" and TESTS="append*" choose some
 #	make mutants		check that the tests find each of the seeded bugs
+#	make matrix			build and test on PostgreSQL 15, 17 and 18
 #	make bench			how fast, beside plain SQL and other stores
 #	make bare-check		quickstart and test in an empty Debian
 #
@@ -93,7 +94,7 @@ endif
 export PG_CONFIG
 tools = $(top)/test/tools
 
-.PHONY: all deps quickstart test mutants bare-check bench
+.PHONY: all deps quickstart test mutants matrix bare-check bench
 
 deps:
 	@$(tools)/install-deps.sh test
@@ -109,6 +110,10 @@ test:
 mutants:
 	@$(tools)/install-deps.sh test
 	@$(tools)/sandbox.sh test/tools/mutants.sh
+
+matrix:
+	@$(tools)/install-deps.sh ci
+	@$(tools)/matrix.sh $(VERSIONS)
 
 bare-check:
 	@$(tools)/bare-check.sh

@@ -25,8 +25,10 @@ ALTER TABLE es_event
 	ENABLE ALWAYS TRIGGER es_event_refuse_row;
 
 -- MERGE cannot be told from INSERT by a trigger, but the server refuses it on
--- any table that has a rule.  This one never applies to anything.
+-- any table that has a rule, from 17 on only where the rule is enabled in the
+-- session's replication role.  This one never applies to anything.
 CREATE RULE es_event_no_merge AS ON DELETE TO es_event WHERE false DO ALSO NOTHING;
+ALTER TABLE es_event ENABLE ALWAYS RULE es_event_no_merge;
 COMMENT ON RULE es_event_no_merge ON es_event IS
 	'makes the server refuse MERGE; has no effect of its own';
 
