@@ -29,7 +29,8 @@ ROOMS = eventstore catalog point \
 	handler definition template event_type upcast \
 	digest category aggregate aggregate_define fold snapshot kept state \
 	decider command trial \
-	query wake projection apply inline batch runner wait shadow rebuild worker
+	query wake projection apply inline batch runner wait shadow rebuild worker \
+	track
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
@@ -38,6 +39,7 @@ PARTS = catalog definition event_type upcast \
 	aggregate snapshot state decider command trial \
 	guard tag boundary check \
 	projection runner rebuild worker \
+	track \
 	privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))

@@ -71,6 +71,7 @@ BEGIN
 			('reader', 'SELECT', 'es_retagged'),
 			('reader', 'SELECT', 'es_stat_projection'),
 			('reader', 'SELECT', 'es_progress'),
+			('reader', 'SELECT', 'es_tracked_table'),
 			('admin', 'SELECT', 'es_projection'),
 			('admin', 'SELECT', 'es_projection_handler'),
 			('admin', 'SELECT', 'es_parked'),
@@ -156,6 +157,9 @@ BEGIN
 				('admin', 'es_project_at'),
 				('admin', 'es_replay_parked'),
 				('admin', 'es_start_worker'),
+				('admin', 'es_track_table'),
+				('admin', 'es_untrack_table'),
+				('admin', 'es_track_change'),
 				('admin', 'es_grant')
 			) AS v(level, name)
 			JOIN pg_proc p ON p.proname = v.name
