@@ -721,11 +721,15 @@ fold_name(text *name, text *stream_id)
 	return text_to_cstring(name);
 }
 
-/* Fill in the event of the snapshot's version; 22023 if it is not there. */
+/*
+ * Fill in the event of the snapshot's version; 22023 if it is not there or is
+ * hidden, and so never to be loaded.
+ */
 static void
 find_base_event(Relation event, NewSnapshot *new)
 {
 	EsEventKey	found;
+	int64		first;
 
 	if (new->version < 1 ||
 		!EsStreamEventRead(event, new->stream_id, new->version,
@@ -734,6 +738,14 @@ find_base_event(Relation event, NewSnapshot *new)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("stream \"%s\" has no version " INT64_FORMAT,
 						text_to_cstring(new->stream_id), new->version)));
+	first = EsStreamFirstShown(event, new->stream_id, GetActiveSnapshot());
+	if (ES_BUG != 79 && new->version < first)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("version " INT64_FORMAT " of stream \"%s\" is hidden",
+						new->version, text_to_cstring(new->stream_id)),
+				 errdetail("The first version that is shown is " INT64_FORMAT ".", first),
+				 errhint("Fold what es_read_stream() shows, and save that.")));
 	new->recorded_at = found.recorded_at;
 	new->event_id = found.event_id;
 }
