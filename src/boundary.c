@@ -225,8 +225,8 @@ typedef void (*EventSink) (TupleTableSlot *slot, void *arg);
 /*
  * Read the events that match, from the position first on in the direction,
  * and make durable what is handed out.  What matches is decided by what is
- * stored, what is handed out is its newest form.  Answers the position up to which
- * there can be no others.
+ * stored, what is handed out is its newest form, unless it is wanted raw.
+ * Answers the position up to which there can be no others.
  *
  * Below that position nothing of others can appear or vanish, so SnapshotSelf
  * is as good as one instant, and shows what the running command wrote.  Where
@@ -235,7 +235,7 @@ typedef void (*EventSink) (TupleTableSlot *slot, void *arg);
  */
 static int64
 read_query(Relation event, const EsStore *store, const EsBoundary *query,
-		   int64 first, int64 max_count, ScanDirection direction,
+		   int64 first, int64 max_count, ScanDirection direction, bool raw,
 		   EventSink sink, void *arg)
 {
 	bool		fixed = IsolationUsesXactSnapshot() || RecoveryInProgress();
@@ -243,7 +243,7 @@ read_query(Relation event, const EsStore *store, const EsBoundary *query,
 	XLogRecPtr	needed;
 	int64		last = query_settled(event, store, query, &needed);
 	int64		position;
-	EsUpcast   *upcast;
+	EsUpcast   *upcast = NULL;
 	EsMatchScan *scan;
 	TupleTableSlot *slot;
 
@@ -252,7 +252,8 @@ read_query(Relation event, const EsStore *store, const EsBoundary *query,
 						  ScanDirectionIsForward(direction) ? first : 1, last);
 	if (!ScanDirectionIsForward(direction))
 		first = Min(first, last);
-	upcast = EsUpcastBegin(RelationGetDescr(event), true);
+	if (!raw)
+		upcast = EsUpcastBegin(RelationGetDescr(event), true);
 	scan = EsMatchBegin(event, store, query,
 						fixed || ES_BUG == 68 ? GetActiveSnapshot() : SnapshotSelf,
 						first, ScanDirectionIsForward(direction) ? last : 1,
@@ -301,7 +302,7 @@ put_row(TupleTableSlot *slot, void *arg)
 
 /*
  * es_read(query jsonb, from_position bigint, max_count bigint,
- *		   backwards boolean) → SETOF es_event
+ *		   backwards boolean, raw boolean) → SETOF es_event
  */
 Datum
 es_read(PG_FUNCTION_ARGS)
@@ -321,7 +322,7 @@ es_read(PG_FUNCTION_ARGS)
 		from = from == PG_INT64_MAX ? from : from + 1;
 	(void) read_query(event, store, query, from, max_count,
 					  backwards ? BackwardScanDirection : ForwardScanDirection,
-					  put_row, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
+					  !PG_ARGISNULL(4) && PG_GETARG_BOOL(4), put_row, ((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
 	table_close(event, NoLock);	/* kept: the rows may point to its TOAST table */
 	return (Datum) 0;
 }
@@ -336,7 +337,7 @@ put_element(TupleTableSlot *slot, void *arg)
 }
 
 /*
- * es_read_boundary(query jsonb) → (after bigint, events es_event[])
+ * es_read_boundary(query jsonb, raw boolean) → (after bigint, events es_event[])
  */
 Datum
 es_read_boundary(PG_FUNCTION_ARGS)
@@ -354,7 +355,9 @@ es_read_boundary(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	events = initArrayResult(event->rd_rel->reltype, CurrentMemoryContext, false);
 	values[0] = Int64GetDatum(read_query(event, store, query, 1, PG_INT64_MAX,
-										 ForwardScanDirection, put_element, events));
+										 ForwardScanDirection,
+										 !PG_ARGISNULL(1) && PG_GETARG_BOOL(1),
+										 put_element, events));
 	values[1] = makeArrayResult(events, CurrentMemoryContext);
 	table_close(event, NoLock);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
