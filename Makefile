@@ -21,7 +21,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream tag lifecycle log append read match boundary retag guard check handler definition event_type upcast aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild worker point
+ROOMS = eventstore catalog stream tag lifecycle log append read match boundary retag guard check handler definition versioned template type_check event_type upcast aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild worker point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
@@ -30,7 +30,7 @@ PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log guard trigger check tag boundary event_type lifecycle upcast type_routes aggregate aggregate_rights state snapshot decider command trial projection projection_rights runner rebuild
+REGRESS = catalog stream append read log guard trigger check tag boundary event_type lifecycle upcast upcast_fold type_routes aggregate aggregate_rights state snapshot decider command trial projection projection_rights runner rebuild
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))

@@ -211,6 +211,33 @@ state_from_text(EsAggregate *aggregate, char *string)
 
 /* ----- use ----- */
 
+static bool
+concerns_aggregate(const text *event_type, void *aggregate)
+{
+	return EsFoldConcerns(aggregate, event_type);
+}
+
+/* What the upcasters do to the events that matter to the aggregate. */
+static void
+note_upcasters(EsAggregate *aggregate)
+{
+	uint64		generation = EsUpcastGeneration();
+
+	if (aggregate->upcasters == generation)
+		return;
+	aggregate->upcast_settings = EsUpcastDigest(concerns_aggregate, aggregate,
+												&aggregate->upcast_digest);
+	aggregate->upcasters = generation;
+}
+
+/* Mix eight bytes into a digest, behind so many others. */
+static void
+mix(pg_uuid_t *digest, int behind, uint64 value)
+{
+	for (size_t i = 0; i < sizeof(value); i++)
+		digest->data[behind + i] ^= (unsigned char) (value >> (8 * i));
+}
+
 /*
  * What a snapshot must have been made by: the aggregate's definition, folding
  * from the same version on, with the same upcasters.
@@ -218,15 +245,15 @@ state_from_text(EsAggregate *aggregate, char *string)
 pg_uuid_t
 EsSnapshotDefinition(const EsFold *fold)
 {
-	pg_uuid_t	definition = EsAggregateDefinition(fold->aggregate);
-	uint64		first = (uint64) (fold->first - 1) * UINT64CONST(0x9E3779B97F4A7C15);
-	uint64		upcasters = EsUpcastDigest();
+	EsAggregate *aggregate = fold->aggregate;
+	pg_uuid_t	definition = EsAggregateDefinition(aggregate);
 
-	for (size_t i = 0; i < sizeof(first); i++)
-	{
-		definition.data[i] ^= (unsigned char) (first >> (8 * i));
-		definition.data[i + 8] ^= (unsigned char) (upcasters >> (8 * i));
-	}
+	mix(&definition, 0, (uint64) (fold->first - 1) * UINT64CONST(0x9E3779B97F4A7C15));
+	note_upcasters(aggregate);
+	for (int i = 0; i < UUID_LEN && ES_BUG != 74; i++)
+		definition.data[i] ^= aggregate->upcast_digest.data[i];
+	if (aggregate->upcast_settings)
+		mix(&definition, 8, EsSettingsDigest());
 	return definition;
 }
 
