@@ -9,6 +9,7 @@
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -18,6 +19,7 @@
 #include "event_type.h"
 #include "point.h"
 #include "stream.h"
+#include "tag.h"
 #include "template.h"
 #include "type_check.h"
 #include "versioned.h"
@@ -59,6 +61,27 @@ EsEventTypeInit(void)
 
 /* ----- declarations ----- */
 
+static List *
+parse_templates(ArrayType *templates)
+{
+	List	   *parsed = NIL;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(templates, TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("a tag template must not be null")));
+		parsed = lappend(parsed, EsTemplateParse(TextDatumGetCString(elements[i])));
+	}
+	return parsed;
+}
+
 static void
 read_templates(Relation rel, HeapTuple tuple, EsVersioned *into)
 {
@@ -66,7 +89,7 @@ read_templates(Relation rel, HeapTuple tuple, EsVersioned *into)
 	Datum		tags = heap_getattr(tuple, TYPE_TAGS, RelationGetDescr(rel), &isnull);
 
 	if (!isnull)
-		((EsEventType *) into)->templates = EsTemplatesParse(DatumGetArrayTypeP(tags));
+		((EsEventType *) into)->templates = parse_templates(DatumGetArrayTypeP(tags));
 }
 
 /* Have the declarations that are committed by now; false if there are none. */
@@ -137,6 +160,38 @@ type_of(const text *name, int32 *version)
 
 /* ----- at append ----- */
 
+static void
+add_tag(ArrayBuildState **tags, Datum tag)
+{
+	*tags = accumArrayResult(*tags, tag, false, TEXTOID, CurrentMemoryContext);
+}
+
+/* Give the event the tags that its type's templates make of its data. */
+static void
+add_tags(const EsEventType *type, EsNewEvent *event)
+{
+	ArrayBuildState *tags = NULL;
+	ListCell   *template;
+	ListCell   *text;
+	Datum	   *given;
+	int			ngiven;
+	bool		complete;		/* no matter: no value, no tag */
+
+	foreach(template, type->templates)
+		foreach(text, EsTemplateExpand(lfirst(template), event->data, &complete))
+			add_tag(&tags, CStringGetTextDatum((char *) lfirst(text)));
+	if (tags == NULL)
+		return;
+	if (event->tags != NULL)
+	{
+		deconstruct_array(event->tags, TEXTOID, -1, false, TYPALIGN_INT,
+						  &given, NULL, &ngiven);
+		for (int i = 0; i < ngiven; i++)
+			add_tag(&tags, given[i]);
+	}
+	event->tags = EsCheckTags(DatumGetArrayTypeP(makeArrayResult(tags, CurrentMemoryContext)));
+}
+
 /*
  * What is declared, applied to events that are about to be appended: version
  * of the type and tags are filled in, and what must not be is 23514.
@@ -153,7 +208,7 @@ EsEventTypesApply(EsAppend *append)
 		if (type == NULL)
 			continue;
 		if (type->templates != NIL)
-			event->tags = EsTemplatesExpand(type->templates, event->data, event->tags);
+			add_tags(type, event);
 		if (type->versioned.sql != NULL)
 			EsTypeCheck(&cache.current, type, append->stream_id, event);
 	}

@@ -432,7 +432,8 @@ EsFoldFindFirst(EsFold *fold)
 {
 	if (fold->first > 0)
 		return;
-	fold->first = EsStreamFirstShown(fold->event, fold->stream_id, fold->snapshot);
+	fold->first = ES_BUG == 78 ? 1 :
+		EsStreamFirstShown(fold->event, fold->stream_id, fold->snapshot);
 	fold->version = fold->base = hidden_version(fold);
 }
 

@@ -36,6 +36,7 @@
 #include "compat.h"
 #include "definition.h"
 #include "lifecycle.h"
+#include "point.h"
 #include "stream.h"
 
 /* Columns of es_stream; the table's definition rules. */
@@ -191,8 +192,10 @@ EsStreamCheckOpen(text *stream_id)
 {
 	StreamSettings settings;
 
-	AcceptInvalidationMessages();
-	if (read_settings(stream_id, SnapshotSelf, &settings) && settings.tombstoned)
+	if (ES_BUG != 77)
+		AcceptInvalidationMessages();
+	if (read_settings(stream_id, ES_BUG == 76 ? GetActiveSnapshot() : SnapshotSelf,
+					  &settings) && settings.tombstoned)
 		report_tombstoned(stream_id);
 }
 

@@ -1,29 +1,42 @@
 /*
- * template.c: tags made of an event's data.
+ * template.c: texts with placeholders, to be filled from JSON.
  *
- * A template is text with paths in braces, such as course:{courseId}.  It is
- * parsed into pieces when the declarations are read; at append each piece is
- * looked up in the data, and an array multiplies the tags.
+ * "course:{courseId}" with {"courseId": "c1"} is course:c1.  {a.b} is member b
+ * of member a, {{ a brace.  A placeholder may lead to a string, a number or a
+ * boolean, or to an array of those, which gives a text for each element.
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
-#include "tag.h"
 #include "template.h"
 
-/* A piece of a tag template: fixed text, or the way to a value. */
+/* Texts of one template; most of so many must be the same. */
+#define ES_MAX_EXPANDED 10000
+
+/* A piece of a template: fixed text, or the way to a value. */
 typedef struct TemplatePart
 {
 	char	   *literal;		/* or NULL */
 	List	   *path;			/* keys, outermost first */
 } TemplatePart;
 
-/* ----- parse ----- */
+struct EsTemplate
+{
+	List	   *parts;			/* of TemplatePart */
+};
+
+/* Texts that are being made of a template. */
+typedef struct Expansion
+{
+	const EsTemplate *template;
+	Jsonb	   *data;
+	List	   *texts;			/* of C strings */
+	bool		complete;		/* no placeholder was without a value so far */
+} Expansion;
 
 static void
 report_bad_template(const char *template)
@@ -64,10 +77,11 @@ add_part(List *parts, char *literal, List *path)
 	return lappend(parts, part);
 }
 
-/* The parts of a template; 22023 if it is none. */
-static List *
-parse_template(const char *template)
+/* Read a text, into the current memory context; 22023 if it is no template. */
+EsTemplate *
+EsTemplateParse(const char *template)
 {
+	EsTemplate *made;
 	List	   *parts = NIL;
 	StringInfoData literal;
 
@@ -96,35 +110,10 @@ parse_template(const char *template)
 		parts = add_part(parts, literal.data, NIL);
 	if (parts == NIL)
 		report_bad_template(template);
-	return parts;
+	made = palloc(sizeof(EsTemplate));
+	made->parts = parts;
+	return made;
 }
-
-/*
- * Templates as EsTemplatesExpand takes them, in the current memory context;
- * 22023 or 22004 if one is none.
- */
-List *
-EsTemplatesParse(ArrayType *templates)
-{
-	List	   *parsed = NIL;
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
-
-	deconstruct_array(templates, TEXTOID, -1, false, TYPALIGN_INT,
-					  &elements, &nulls, &n);
-	for (int i = 0; i < n; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("a tag template must not be null")));
-		parsed = lappend(parsed, parse_template(TextDatumGetCString(elements[i])));
-	}
-	return parsed;
-}
-
-/* ----- fill in ----- */
 
 /* The text of a scalar; NULL for null and for what is no scalar. */
 static char *
@@ -143,15 +132,26 @@ scalar_text(const JsonbValue *value)
 	}
 }
 
+/* Add the text of a value; what is no scalar has none. */
+static void
+add_text(Expansion *expansion, List **texts, const JsonbValue *value)
+{
+	char	   *text = scalar_text(value);
+
+	if (text == NULL)
+		expansion->complete = false;
+	else
+		*texts = lappend(*texts, text);
+}
+
 /* The texts that a path leads to: none, one, or an array's elements. */
 static List *
-path_texts(Jsonb *data, List *path)
+path_texts(Expansion *expansion, List *path)
 {
-	JsonbContainer *container = &data->root;
+	JsonbContainer *container = &expansion->data->root;
 	JsonbValue	value;
 	List	   *texts = NIL;
 	ListCell   *cell;
-	char	   *text;
 
 	foreach(cell, path)
 	{
@@ -159,78 +159,62 @@ path_texts(Jsonb *data, List *path)
 
 		if (container == NULL || !JsonContainerIsObject(container) ||
 			getKeyJsonValueFromContainer(container, key, strlen(key), &value) == NULL)
+		{
+			expansion->complete = false;
 			return NIL;
+		}
 		container = value.type == jbvBinary ? value.val.binary.data : NULL;
 	}
-	if (container == NULL)
-		return (text = scalar_text(&value)) == NULL ? NIL : list_make1(text);
-	if (!JsonContainerIsArray(container))
-		return NIL;
-	for (uint32 i = 0; i < JsonContainerSize(container); i++)
-		if ((text = scalar_text(getIthJsonbValueFromContainer(container, i))) != NULL)
-			texts = lappend(texts, text);
+	if (container == NULL || !JsonContainerIsArray(container))
+		add_text(expansion, &texts, &value);
+	else
+		for (uint32 i = 0; i < JsonContainerSize(container); i++)
+			add_text(expansion, &texts, getIthJsonbValueFromContainer(container, i));
 	return texts;
 }
 
-/* Many tags may be the same; more than this are not even looked at. */
-#define ES_MAX_EXPANDED 10000
-
+/* Several placeholders that lead to arrays multiply. */
 static void
-check_expanded(const ArrayBuildState *tags)
+check_length(const Expansion *expansion)
 {
 	CHECK_FOR_INTERRUPTS();
-	if (tags != NULL && tags->nelems >= ES_MAX_EXPANDED)
+	if (list_length(expansion->texts) >= ES_MAX_EXPANDED)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("the event's type gives it too many tags"),
-				 errdetail("Templates make a tag of each combination of the elements of arrays.")));
+				 errmsg("a template gives too many texts"),
+				 errdetail("It gives one for each combination of the elements of arrays.")));
 }
 
-/* Add to tags what the parts from the n-th on make of a beginning. */
+/* Add what the parts from the n-th on make of a beginning. */
 static void
-expand_template(ArrayBuildState **tags, Jsonb *data, List *parts, int n,
-				const char *beginning)
+expand(Expansion *expansion, int n, char *beginning)
 {
 	TemplatePart *part;
 	ListCell   *cell;
 
-	check_expanded(*tags);
-	if (n == list_length(parts))
+	check_length(expansion);
+	if (n == list_length(expansion->template->parts))
 	{
-		*tags = accumArrayResult(*tags, CStringGetTextDatum(beginning), false,
-								 TEXTOID, CurrentMemoryContext);
+		expansion->texts = lappend(expansion->texts, beginning);
 		return;
 	}
-	part = list_nth(parts, n);
+	part = list_nth(expansion->template->parts, n);
 	foreach(cell, part->literal != NULL ? list_make1(part->literal) :
-			path_texts(data, part->path))
-		expand_template(tags, data, parts, n + 1,
-						psprintf("%s%s", beginning, (char *) lfirst(cell)));
+			path_texts(expansion, part->path))
+		expand(expansion, n + 1, psprintf("%s%s", beginning, (char *) lfirst(cell)));
 }
 
 /*
- * The tags that an event has: those that the templates make of its data, and
- * those that it was given.
+ * The texts, C strings, that the template and the data give: each combination
+ * of the placeholders' values.  *complete says whether every placeholder led
+ * to what it may lead to; an array without elements is that, too.
  */
-ArrayType *
-EsTemplatesExpand(List *templates, Jsonb *data, ArrayType *given)
+List *
+EsTemplateExpand(const EsTemplate *template, Jsonb *data, bool *complete)
 {
-	ArrayBuildState *tags = NULL;
-	ListCell   *cell;
-	Datum	   *elements;
-	int			n;
+	Expansion	expansion = {.template = template,.data = data,.complete = true};
 
-	foreach(cell, templates)
-		expand_template(&tags, data, lfirst(cell), 0, "");
-	if (tags == NULL)
-		return given;
-	if (given != NULL)
-	{
-		deconstruct_array(given, TEXTOID, -1, false, TYPALIGN_INT,
-						  &elements, NULL, &n);
-		for (int i = 0; i < n; i++)
-			tags = accumArrayResult(tags, elements[i], false, TEXTOID,
-									CurrentMemoryContext);
-	}
-	return EsCheckTags(DatumGetArrayTypeP(makeArrayResult(tags, CurrentMemoryContext)));
+	expand(&expansion, 0, "");
+	*complete = expansion.complete;
+	return expansion.texts;
 }

@@ -1,5 +1,5 @@
 /*
- * template.h: tags made of an event's data.
+ * template.h: texts with placeholders, to be filled from JSON.
  */
 #ifndef ES_TEMPLATE_H
 #define ES_TEMPLATE_H
@@ -7,11 +7,12 @@
 #include "postgres.h"
 
 #include "nodes/pg_list.h"
-#include "utils/array.h"
 #include "utils/jsonb.h"
 
-extern List *EsTemplatesParse(ArrayType *templates);
-extern ArrayType *EsTemplatesExpand(List *templates, Jsonb *data,
-									ArrayType *given);
+typedef struct EsTemplate EsTemplate;
+
+extern EsTemplate *EsTemplateParse(const char *template);
+extern List *EsTemplateExpand(const EsTemplate *template, Jsonb *data,
+							  bool *complete);
 
 #endif							/* ES_TEMPLATE_H */

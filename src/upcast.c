@@ -248,6 +248,8 @@ enter_rights(EsUpcast *upcast, const EsDefiner *definer)
 		strcmp(upcast->definer->search_path, definer->search_path) == 0)
 		return;
 	leave_rights(upcast);
+	if (ES_BUG == 75)
+		return;
 	EsRightsEnter(definer, &upcast->rights);
 	upcast->definer = definer;
 }
