@@ -55,6 +55,7 @@ typedef struct EsStore
 	Oid			position_seq;	/* the sequence that hands out positions */
 	Oid			gate;			/* es_gate, the lock object for all appends */
 	Oid			settled;		/* es_settled, the written-down position */
+	Oid			epoch;			/* es_epoch */
 	Oid			event_tag;		/* es_event_tag */
 	Oid			tag_key;		/* its index (tag, position) */
 	Oid			retagged;		/* es_retagged */

@@ -54,6 +54,20 @@ EsRequireArgument(FunctionCallInfo fcinfo, int n, const char *name)
 				 errmsg("argument \"%s\" must not be null", name)));
 }
 
+/* A number or place, the default where it is null; 22023 if it is negative. */
+int64
+EsNaturalArgument(FunctionCallInfo fcinfo, int n, const char *name,
+				  int64 default_value)
+{
+	if (PG_ARGISNULL(n))
+		return default_value;
+	if (PG_GETARG_INT64(n) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not be negative", name)));
+	return PG_GETARG_INT64(n);
+}
+
 /* A boolean argument; NULL is false. */
 bool
 EsFlagArgument(FunctionCallInfo fcinfo, int n)

@@ -46,6 +46,8 @@ typedef struct EsDigest
 
 extern void EsRequireArgument(FunctionCallInfo fcinfo, int n, const char *name);
 extern bool EsFlagArgument(FunctionCallInfo fcinfo, int n);
+extern int64 EsNaturalArgument(FunctionCallInfo fcinfo, int n, const char *name,
+							   int64 default_value);
 extern void EsDefinitionArguments(FunctionCallInfo fcinfo, Oid table,
 								  int ncolumns, EsDefinitionRow *row);
 extern bool EsDefinitionWrite(const EsDefinitionRow *row, EsOnConflict conflict);

@@ -28,6 +28,8 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "category.h"
+#include "digest.h"
 #include "point.h"
 #include "snapshot.h"
 #include "snapshot_table.h"

@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
+#include "category.h"
 #include "log.h"
 #include "snapshot.h"
 

@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "category.h"
 #include "fold.h"
 #include "snapshot.h"
 
