@@ -26,8 +26,8 @@ ROOMS = eventstore catalog point \
 	stream tag lifecycle log epoch \
 	append metadata event_id insert read guard check \
 	match query_template boundary event_set boundary_read append_if retag \
-	handler definition template event_type upcast \
-	digest category aggregate aggregate_define fold snapshot kept state \
+	handler definition versioned template type_check event_type upcast \
+	digest category aggregate aggregate_define fold snapshot_table snapshot snapshot_due app_snapshot kept state \
 	decider command trial \
 	query wake projection apply inline batch runner wait shadow rebuild worker \
 	track
@@ -47,7 +47,7 @@ DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
 REGRESS = catalog stream append read log epoch guard trigger check \
 	tag boundary \
-	event_type lifecycle upcast type_routes \
+	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \
 	projection projection_rights runner rebuild
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale

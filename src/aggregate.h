@@ -87,6 +87,9 @@ typedef struct EsAggregate
 	uint32		hash_mask;		/* of the table below */
 	EsEvolver **by_hash;		/* by hash of the event type, open addressing */
 	EsDeciders *deciders;	/* decider.c's, in this context */
+	uint64		upcasters;		/* EsUpcastGeneration() of the two below */
+	pg_uuid_t	upcast_digest;	/* what upcasters do to the events that matter */
+	bool		upcast_settings;	/* it depends on the settings of the session */
 
 	/* one fold at a time */
 	ParamListInfo params;		/* the state and the current event */

@@ -208,7 +208,7 @@ seen_up_to(Relation event, const EsStore *store, const EsBoundary *query,
 /*
  * Read the events of the range that match, and make durable what is handed
  * out.  What matches is decided by what is stored, what is handed out is its
- * newest form.  Answers the position, no later than the range's end, up to
+ * newest form, unless it is wanted raw.  Answers the position, no later than the range's end, up to
  * which there can be no others.
  *
  * Below that position nothing of others can appear or vanish, so SnapshotSelf
@@ -225,14 +225,15 @@ EsBoundaryRead(Relation event, const EsStore *store, const EsBoundary *query,
 	XLogRecPtr	needed;
 	int64		last = query_settled(event, store, query, &needed);
 	int64		position;
-	EsUpcast   *upcast;
+	EsUpcast   *upcast = NULL;
 	EsMatchScan *scan;
 	TupleTableSlot *slot;
 
 	last = Min(last, range->last);
 	if (fixed && !RecoveryInProgress())
 		last = seen_up_to(event, store, query, range->first, last);
-	upcast = EsUpcastBegin(RelationGetDescr(event), true);
+	if (!range->raw)
+		upcast = EsUpcastBegin(RelationGetDescr(event), true);
 	scan = EsMatchBegin(event, store, query,
 						fixed || ES_BUG == 68 ? GetActiveSnapshot() : SnapshotSelf,
 						range->backwards ? last : range->first,

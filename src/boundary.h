@@ -40,9 +40,10 @@ typedef struct EsBoundaryRange
 	int64		last;
 	int64		max_count;
 	bool		backwards;		/* from the last one on */
+	bool		raw;			/* as they are stored */
 } EsBoundaryRange;
 
-#define ES_BOUNDARY_ALL {1, PG_INT64_MAX, PG_INT64_MAX, false}
+#define ES_BOUNDARY_ALL {1, PG_INT64_MAX, PG_INT64_MAX, false, false}
 
 /* What to do with each event that is read. */
 typedef void (*EsEventSink) (TupleTableSlot *slot, void *arg);

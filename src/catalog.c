@@ -238,6 +238,17 @@ EsCheckPrivilege(Relation event, AclMode mode)
 						 RelationGetRelationName(event))));
 }
 
+/* es_event, opened, by one who has the privilege. */
+Relation
+EsEventOpenFor(AclMode mode)
+{
+	const EsStore *store;
+	Relation	event = EsEventOpen(&store, AccessShareLock);
+
+	EsCheckPrivilege(event, mode);
+	return event;
+}
+
 /*
  * Is the table fed by a subscription of this database, as the snapshot sees it
  * (NULL: as of now)?  If so, which one, and has its first copy ended?

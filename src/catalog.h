@@ -84,6 +84,7 @@ extern Relation EsEventTagOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
 extern Oid	EsExtensionSchema(const char *name);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
+extern Relation EsEventOpenFor(AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);
 extern bool EsTagsAreReplicated(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);
