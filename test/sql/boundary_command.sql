@@ -135,3 +135,6 @@ SELECT es_create_aggregate('invoice', initial_state => '40', state_type => 'bigi
 SELECT es_handle('invoice-1', 'Invoice', aggregate => 'invoice') > 0 AS handled;
 SELECT data FROM es_read_stream('invoice-1');
 SELECT check_name, status FROM es_check() WHERE status <> 'ok';
+
+DROP EXTENSION eventstore;
+DROP TYPE seats;
