@@ -38,11 +38,13 @@
 
 #include "append.h"
 #include "catalog.h"
+#include "category.h"
 #include "compat.h"
 #include "decider.h"
 #include "fold.h"
 #include "kept.h"
 #include "lifecycle.h"
+#include "metadata.h"
 #include "point.h"
 #include "snapshot.h"
 #include "stream.h"

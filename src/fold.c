@@ -307,6 +307,13 @@ find_evolver(const EsAggregate *aggregate, const text *event_type)
 	return NULL;
 }
 
+/* Does an event of this type do anything to the state? */
+bool
+EsFoldConcerns(const EsAggregate *aggregate, const text *event_type)
+{
+	return find_evolver(aggregate, event_type) != NULL;
+}
+
 /* Hand the program the columns of the event that it reads. */
 static inline void
 set_event(EsAggregate *aggregate, const EsEvolver *evolver, TupleTableSlot *slot)
@@ -425,7 +432,8 @@ EsFoldFindFirst(EsFold *fold)
 {
 	if (fold->first > 0)
 		return;
-	fold->first = EsStreamFirstShown(fold->event, fold->stream_id, fold->snapshot);
+	fold->first = ES_BUG == 78 ? 1 :
+		EsStreamFirstShown(fold->event, fold->stream_id, fold->snapshot);
 	fold->version = fold->base = hidden_version(fold);
 }
 
@@ -490,15 +498,20 @@ EsFoldFetchBase(EsFold *fold)
 	return true;
 }
 
-/* Fold the next event; it stays in the slot.  False at the end. */
+/*
+ * Fold the next event; it stays in the slot.  False at the end.  An event that
+ * changes nothing is upcast only where it is to be shown.
+ */
 bool
 EsFoldNext(EsFold *fold)
 {
-	TupleTableSlot *slot = fold->slot;
-
 	if (!EsFoldFetch(fold))
 		return false;
-	fold->shown = EsUpcastSlot(fold->upcast, slot);
+	fold->shown = fold->slot;
+	if (fold->upcast != NULL &&
+		(fold->show_all ||
+		 EsFoldConcerns(fold->aggregate, EsUpcastType(fold->upcast, fold->slot))))
+		fold->shown = EsUpcastSlot(fold->upcast, fold->slot);
 	EsFoldApply(fold->aggregate, fold->shown);
 	EsFoldNote(fold);
 	return true;

@@ -41,11 +41,13 @@ typedef struct EsFold
 	Relation	stream_key;		/* open while scanning */
 	IndexScanDesc scan;			/* NULL: not scanning */
 	TupleTableSlot *slot;		/* the current event */
-	TupleTableSlot *shown;		/* the same in its newest form */
+	bool		show_all;		/* the caller shows every event */
+	TupleTableSlot *shown;		/* the same in its newest form, if it matters */
 	EsUpcast   *upcast;			/* NULL: nothing to do */
 	EsRights	rights;			/* what to go back to */
 } EsFold;
 
+extern bool EsFoldConcerns(const EsAggregate *aggregate, const text *event_type);
 extern void EsFoldForget(EsAggregate *aggregate);
 extern void EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
 						text *stream_id, Snapshot snapshot);

@@ -72,6 +72,19 @@ compare_names(const void *a, const void *b)
 	return order != 0 ? order : llen - rlen;
 }
 
+/* Sort names and keep each once; answers how many remain. */
+int
+EsNamesMakeSet(text **names, int n)
+{
+	int			kept = 0;
+
+	qsort(names, n, sizeof(text *), compare_names);
+	for (int i = 0; i < n; i++)
+		if (i == 0 || compare_names(&names[i], &names[kept - 1]) != 0)
+			names[kept++] = names[i];
+	return kept;
+}
+
 /* An array of names as a sorted set; its size. */
 static int
 parse_names(JsonbValue *value, const char *key, int max, int max_bytes,
@@ -79,7 +92,6 @@ parse_names(JsonbValue *value, const char *key, int max, int max_bytes,
 {
 	JsonbValue *elements;
 	int			n = array_elements(value, max, key, &elements);
-	int			kept = 0;
 
 	*names = palloc(Max(n, 1) * sizeof(text *));
 	for (int i = 0; i < n; i++)
@@ -92,11 +104,7 @@ parse_names(JsonbValue *value, const char *key, int max, int max_bytes,
 			report_query(psprintf("\"%s\" holds a name that no event can have: \"%s\".",
 								  key, text_to_cstring((*names)[i])));
 	}
-	qsort(*names, n, sizeof(text *), compare_names);
-	for (int i = 0; i < n; i++)
-		if (i == 0 || compare_names(&(*names)[i], &(*names)[kept - 1]) != 0)
-			(*names)[kept++] = (*names)[i];
-	return kept;
+	return EsNamesMakeSet(*names, n);
 }
 
 /* Does the JSON string value say this? */

@@ -36,6 +36,7 @@ typedef struct EsBoundary
 /* A walk along the events that match; see EsMatchBegin. */
 typedef struct EsMatchScan EsMatchScan;
 
+extern int	EsNamesMakeSet(text **names, int n);
 extern EsBoundary *EsBoundaryParse(Jsonb *json);
 
 extern EsMatchScan *EsMatchBegin(Relation event, const EsStore *store,

@@ -60,6 +60,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "definition.h"
+#include "metadata.h"
 #include "stream.h"
 
 #define TRACK_ROW "_es_track_row"	/* sorts before most users' triggers */

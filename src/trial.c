@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "category.h"
 #include "decider.h"
 #include "fold.h"
 #include "snapshot.h"

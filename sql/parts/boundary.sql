@@ -9,16 +9,18 @@
 -- Backwards: those before it, newest first; 0 begins at the end.  Whoever goes
 -- on from the last position it got meets every committed event that matches
 -- exactly once; only who may still append such an event holds it back.  What
--- it returns is on disk, and in the newest form of its type (upcast.sql); the
+-- it returns is on disk, and in the newest form of its type (upcast.sql) or
+-- with raw as it is stored; the
 -- query is about types and tags as they are stored.  Needs SELECT on es_event.
 CREATE FUNCTION es_read(
 	query         jsonb,
 	from_position bigint  DEFAULT 0,
 	max_count     bigint  DEFAULT NULL,
-	backwards     boolean DEFAULT false
+	backwards     boolean DEFAULT false,
+	raw           boolean DEFAULT false
 ) RETURNS SETOF es_event
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
-COMMENT ON FUNCTION es_read(jsonb, bigint, bigint, boolean) IS
+COMMENT ON FUNCTION es_read(jsonb, bigint, bigint, boolean, boolean) IS
 	'events that match a query over types and tags, in the order of their positions';
 
 -- The events that a decision depends on, and the position to give to
@@ -27,11 +29,12 @@ COMMENT ON FUNCTION es_read(jsonb, bigint, bigint, boolean) IS
 -- shown as es_read shows them.
 CREATE FUNCTION es_read_boundary(
 	query      jsonb,
+	raw        boolean DEFAULT false,
 	OUT after  bigint,
 	OUT events es_event[]
 ) RETURNS record
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION es_read_boundary(jsonb) IS
+COMMENT ON FUNCTION es_read_boundary(jsonb, boolean) IS
 	'events that match a query, and the position up to which there can be no others';
 
 -- All of the events or nothing.  events is an array of objects:

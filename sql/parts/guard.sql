@@ -25,8 +25,10 @@ ALTER TABLE es_event
 	ENABLE ALWAYS TRIGGER es_event_refuse_row;
 
 -- MERGE cannot be told from INSERT by a trigger, but the server refuses it on
--- any table that has a rule.  This one never applies to anything.
+-- any table that has a rule, from 17 on only where the rule is enabled in the
+-- session's replication role.  This one never applies to anything.
 CREATE RULE es_event_no_merge AS ON DELETE TO es_event WHERE false DO ALSO NOTHING;
+ALTER TABLE es_event ENABLE ALWAYS RULE es_event_no_merge;
 COMMENT ON RULE es_event_no_merge ON es_event IS
 	'makes the server refuse MERGE; has no effect of its own';
 
@@ -64,6 +66,7 @@ BEGIN
 		SELECT * FROM (VALUES
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
+			('reader', 'SELECT', 'es_epoch'),
 			('reader', 'SELECT', 'es_event_tag'),
 			('reader', 'SELECT', 'es_retagged'),
 			('reader', 'SELECT', 'es_stat_projection'),
@@ -108,6 +111,7 @@ BEGIN
 				('reader', 'es_read_boundary'),
 				('reader', 'es_settled_position'),
 				('reader', 'es_position_at'),
+				('reader', 'es_store'),
 				('reader', 'es_wait_for'),
 				('reader', 'es_state'),
 				('reader', 'es_history'),

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 #
-# install-deps.sh [build|test|ci]: see that what a target needs is there.
+# install-deps.sh [build|test|matrix|ci]: see that what a target needs is there.
 #
 #	build	a compiler and PostgreSQL's server and headers
 #	test	the same, and what the test suites use (the default)
-#	ci		the same, and a second compiler and the static checkers
+#	matrix	the same, and a second compiler
+#	ci		the same, and the static checkers and a maker of other Debians
 #
 # Each need is probed by what it is used for, not by its package, so a
 # PostgreSQL built from source (PG_CONFIG=/path/to/pg_config) counts as well as
@@ -81,8 +82,11 @@ missing()
 	[[ $level == test ]] && return
 
 	have clang || echo clang
+	[[ $level == matrix ]] && return
+
 	have cppcheck || echo cppcheck
 	have shellcheck || echo shellcheck
+	! have apt-get || PATH=$PATH:/usr/sbin have debootstrap || echo debootstrap
 }
 
 # Prints what is missing of the things without which some tests are skipped.
@@ -95,9 +99,9 @@ optional()
 }
 
 case $level in
-	build | test | ci) ;;
+	build | test | matrix | ci) ;;
 	*)
-		echo "usage: install-deps.sh [build|test|ci]" >&2
+		echo "usage: install-deps.sh [build|test|matrix|ci]" >&2
 		exit 2
 		;;
 esac
