@@ -152,6 +152,7 @@ BEGIN
 				('admin', 'es_drop_projection'),
 				('admin', 'es_on'),
 				('admin', 'es_on_batch'),
+				('admin', 'es_drop_handler'),
 				('admin', 'es_pause_projection'),
 				('admin', 'es_resume_projection'),
 				('admin', 'es_run_projections'),
