@@ -45,7 +45,7 @@ PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log epoch guard trigger check \
+REGRESS = catalog stream append read log epoch guard trigger check hijack \
 	tag boundary boundary_command \
 	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \
