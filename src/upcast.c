@@ -26,6 +26,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "definition_digest.h"
 #include "point.h"
 #include "stream.h"
 #include "upcast.h"
