@@ -845,14 +845,14 @@ es_track_change(PG_FUNCTION_ARGS)
 
 /* ----- tracking a table ----- */
 
-/* 42501 unless the caller owns the table. */
+/* 42501 unless the caller owns the table; to be asked before it is locked. */
 static void
-require_owner(Relation rel)
+require_owner(Oid relid)
 {
-	if (!EsOwnsRelation(RelationGetRelid(rel), GetUserId()))
+	if (!EsOwnsRelation(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER,
-					   get_relkind_objtype(rel->rd_rel->relkind),
-					   RelationGetRelationName(rel));
+					   get_relkind_objtype(get_rel_relkind(relid)),
+					   get_rel_name(relid));
 }
 
 /* 42809 unless it is a table whose rows are its own, and none of the store's. */
@@ -999,10 +999,8 @@ create_triggers(const char *table, const Settings *settings)
 
 /* The trigger that makes events of a table's rows. */
 static Trigger *
-find_trigger(Relation rel)
+find_trigger(TriggerDesc *triggers)
 {
-	TriggerDesc *triggers = rel->trigdesc;
-
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		if (strcmp(triggers->triggers[i].tgname, TRACK_ROW) == 0)
@@ -1015,14 +1013,15 @@ find_trigger(Relation rel)
 static void
 append_existing(Relation rel)
 {
-	Tracked    *tracked = make_tracked(rel, find_trigger(rel));
+	/* a copy: the table's own may go while the catalogs are looked at */
+	Tracked    *tracked = make_tracked(rel, find_trigger(CopyTriggerDesc(rel->trigdesc)));
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "eventstore tracked row",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext saved = MemoryContextSwitchTo(context);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
@@ -1033,11 +1032,11 @@ append_existing(Relation rel)
 					  ExecFetchSlotHeapTuple(slot, false, &should_free));
 		MemoryContextReset(context);
 	}
+	MemoryContextSwitchTo(saved);
+	MemoryContextDelete(context);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
-	MemoryContextSwitchTo(saved);
-	MemoryContextDelete(context);
 }
 
 /* Nobody can write meanwhile: the lock of the trigger's creation is kept. */
@@ -1050,7 +1049,7 @@ append_all_existing(Oid relid)
 	{
 		Relation	rel = table_open(lfirst_oid(lc), NoLock);
 
-		if (rel->rd_rel->relkind == RELKIND_RELATION && find_trigger(rel) != NULL)
+		if (rel->rd_rel->relkind == RELKIND_RELATION && find_trigger(rel->trigdesc) != NULL)
 			append_existing(rel);
 		table_close(rel, NoLock);
 	}
@@ -1060,7 +1059,7 @@ append_all_existing(Oid relid)
 static bool
 is_tracked(Relation rel, bool if_not_exists)
 {
-	if (find_trigger(rel) == NULL)
+	if (find_trigger(rel->trigdesc) == NULL)
 		return false;
 	ereport(if_not_exists ? NOTICE : ERROR,
 			(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -1096,9 +1095,9 @@ es_track_table(PG_FUNCTION_ARGS)
 	EsRequireArgument(fcinfo, 0, "table_name");
 	EsRequireArgument(fcinfo, 4, "include_existing");
 	EsRequireArgument(fcinfo, 5, "if_not_exists");
+	require_owner(PG_GETARG_OID(0));
 	rel = table_open(PG_GETARG_OID(0), ShareRowExclusiveLock);
 	require_trackable(rel);
-	require_owner(rel);
 	require_writer(rel->rd_rel->relowner);
 	if (!is_tracked(rel, PG_GETARG_BOOL(5)))
 	{
@@ -1129,9 +1128,9 @@ es_untrack_table(PG_FUNCTION_ARGS)
 	EsRequireArgument(fcinfo, 0, "table_name");
 	EsRequireArgument(fcinfo, 1, "if_exists");
 	if_exists = PG_GETARG_BOOL(1);
+	require_owner(PG_GETARG_OID(0));
 	rel = relation_open(PG_GETARG_OID(0), AccessExclusiveLock);
-	require_owner(rel);
-	tracked = find_trigger(rel) != NULL;
+	tracked = find_trigger(rel->trigdesc) != NULL;
 	if (!tracked)
 		ereport(if_exists ? NOTICE : ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -175,7 +175,7 @@ place()
 install_stopped()
 {
 	place "$no_start" $'#!/bin/sh\nexit 101'
-	"${as_root[@]}" chmod +x "$no_start"
+	[[ -x $no_start ]] || "${as_root[@]}" chmod +x "$no_start"
 	install "$1" || return
 	[[ $1 != *-server ]] || ! have systemctl ||
 		"${as_root[@]}" systemctl -q disable "$1.service" >/dev/null 2>&1 || true
