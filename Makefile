@@ -22,16 +22,35 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream tag lifecycle log append read match boundary retag guard check handler definition event_type upcast aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild worker point
+ROOMS = eventstore catalog point \
+	stream tag lifecycle log epoch \
+	append metadata event_id insert read guard check \
+	match query_template boundary event_set boundary_read append_if boundary_state retag \
+	handler definition versioned template type_check event_type upcast \
+	digest category aggregate aggregate_define fold snapshot_table snapshot snapshot_due app_snapshot kept state \
+	decider command_id command trial \
+	query wake projection apply inline batch runner wait shadow rebuild worker \
+	track
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog definition event_type upcast stream lifecycle append read log aggregate snapshot state decider command trial guard tag boundary check projection runner rebuild worker privilege
+PARTS = catalog definition event_type upcast \
+	stream lifecycle append read log epoch \
+	aggregate snapshot state decider command trial \
+	guard tag boundary boundary_state check \
+	projection runner rebuild worker \
+	track \
+	privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log guard trigger check tag boundary event_type lifecycle upcast type_routes aggregate aggregate_rights state snapshot decider command trial projection projection_rights runner rebuild
+REGRESS = catalog stream append read log epoch guard trigger check \
+	tag boundary boundary_command \
+	event_type lifecycle upcast upcast_fold type_routes \
+	aggregate aggregate_rights state snapshot decider command trial \
+	projection projection_rights runner rebuild drop_handler \
+	track track_rights
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))

@@ -19,9 +19,11 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
-#include "append.h"
 #include "compat.h"
+#include "epoch.h"
+#include "insert.h"
 #include "log.h"
+#include "metadata.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -222,6 +224,7 @@ place_row(TriggerData *trigger, Datum *values, bool *nulls)
 	if (event.has_id)
 		event.event_id = *DatumGetUUIDP(values[ES_EVENT_EVENT_ID - 1]);
 
+	EsEpochConfirm(trigger->tg_relation, EsStoreGet());
 	EsAssign(trigger->tg_relation, EsStoreGet(), &append);
 	if (event.tags != NULL)
 		EsTagsExpect(event.tags, event.position);

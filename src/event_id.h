@@ -1,0 +1,17 @@
+/*
+ * event_id.h: ids of new events, and appends that are repeated by their ids.
+ */
+#ifndef ES_EVENT_ID_H
+#define ES_EVENT_ID_H
+
+#include "postgres.h"
+
+#include "append.h"
+
+extern void EsMakeEventId(EsNewEvent *event, int nth);
+extern void EsAssignIds(EsAppend *append);
+extern bool EsAppendIsRetry(Relation event, const EsStore *store,
+							EsAppend *append);
+extern void EsReportIdUsed(const EsNewEvent *event, const char *detail) pg_attribute_noreturn();
+
+#endif							/* ES_EVENT_ID_H */
