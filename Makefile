@@ -25,10 +25,10 @@ endif
 ROOMS = eventstore catalog point \
 	stream tag lifecycle log epoch \
 	append metadata event_id insert read guard check \
-	match query_template boundary event_set boundary_read append_if retag \
+	match query_template boundary event_set boundary_read append_if boundary_state retag \
 	handler definition versioned template type_check event_type upcast \
 	digest category aggregate aggregate_define fold snapshot_table snapshot snapshot_due app_snapshot kept state \
-	decider command trial \
+	decider command_id command trial \
 	query wake projection apply inline batch runner wait shadow rebuild worker \
 	track
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
@@ -37,7 +37,7 @@ OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 PARTS = catalog definition event_type upcast \
 	stream lifecycle append read log epoch \
 	aggregate snapshot state decider command trial \
-	guard tag boundary check \
+	guard tag boundary boundary_state check \
 	projection runner rebuild worker \
 	track \
 	privilege
@@ -46,7 +46,7 @@ DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
 REGRESS = catalog stream append read log epoch guard trigger check \
-	tag boundary \
+	tag boundary boundary_command \
 	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \
 	projection projection_rights runner rebuild drop_handler \

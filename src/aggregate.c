@@ -480,6 +480,13 @@ EsAggregateOpen(const char *name)
 	return aggregate;
 }
 
+/* Keep an aggregate that was opened in a subtransaction that has ended. */
+void
+EsAggregateKeep(EsAggregate *aggregate)
+{
+	aggregate->user = GetCurrentSubTransactionId();
+}
+
 void
 EsAggregateClose(EsAggregate *aggregate)
 {

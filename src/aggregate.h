@@ -115,6 +115,7 @@ extern uint64 EsAggregateGeneration(void);
 extern void EsReportNoAggregate(const char *name);
 extern EsAggregate *EsAggregateOpen(const char *name);
 extern bool EsAggregateExists(const char *name);
+extern void EsAggregateKeep(EsAggregate *aggregate);
 extern void EsAggregateClose(EsAggregate *aggregate);
 extern void EsAggregateCheck(const char *name);
 extern char *EsOwnAggregateArgument(FunctionCallInfo fcinfo, int n,

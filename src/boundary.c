@@ -41,6 +41,7 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
 #include "boundary.h"
@@ -233,7 +234,7 @@ EsBoundaryRead(Relation event, const EsStore *store, const EsBoundary *query,
 	if (fixed && !RecoveryInProgress())
 		last = seen_up_to(event, store, query, range->first, last);
 	if (!range->raw)
-		upcast = EsUpcastBegin(RelationGetDescr(event), true);
+		upcast = EsUpcastBegin(RelationGetDescr(event), !range->runs_code);
 	scan = EsMatchBegin(event, store, query,
 						fixed || ES_BUG == 68 ? GetActiveSnapshot() : SnapshotSelf,
 						range->backwards ? last : range->first,
@@ -309,4 +310,29 @@ EsBoundaryConflict(Relation event, const EsStore *store,
 	}
 	EsMatchEnd(scan);
 	return conflict;
+}
+
+/*
+ * 40001 where the transaction has a snapshot that does not show all of what
+ * matches by now.  The caller holds the locks.
+ */
+void
+EsBoundaryCheckSnapshot(Relation event, const EsStore *store, EsBoundary *query)
+{
+	EsCondition condition = {.query = query,.has_after = true,.after = PG_INT64_MAX};
+	EsConflict	conflict;
+
+	if (!IsolationUsesXactSnapshot())
+		return;
+	conflict = EsBoundaryConflict(event, store, &condition);
+	if (conflict.position == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not decide due to a concurrent append to the boundary"),
+			 errdetail("The event at position " INT64_FORMAT " of type \"%s\" matches item %d of the boundary and is newer than this transaction's snapshot.",
+					   conflict.position, text_to_cstring(conflict.event_type),
+					   conflict.item),
+			 errhint("Roll back and give the command again."),
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "es_append_condition")));
 }

@@ -41,14 +41,17 @@ typedef struct EsBoundaryRange
 	int64		max_count;
 	bool		backwards;		/* from the last one on */
 	bool		raw;			/* as they are stored */
+	bool		runs_code;		/* what is done with them may be code of users */
 } EsBoundaryRange;
 
-#define ES_BOUNDARY_ALL {1, PG_INT64_MAX, PG_INT64_MAX, false, false}
+#define ES_BOUNDARY_ALL {1, PG_INT64_MAX, PG_INT64_MAX, false, false, false}
 
 /* What to do with each event that is read. */
 typedef void (*EsEventSink) (TupleTableSlot *slot, void *arg);
 
 extern int	EsBoundaryAddKeys(const EsBoundary *query, EsLockKey *keys);
+extern void EsBoundaryCheckSnapshot(Relation event, const EsStore *store,
+									EsBoundary *query);
 extern EsConflict EsBoundaryConflict(Relation event, const EsStore *store,
 									 const EsCondition *condition);
 extern int64 EsBoundaryRead(Relation event, const EsStore *store,

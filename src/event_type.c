@@ -42,6 +42,7 @@ static const EsVersionedKind kind = {
 	.read_rest = read_templates
 };
 static EsVersionedCache cache = {.kind = &kind};
+static bool give_tags = false;	/* some of them do */
 static bool require_types = false;
 
 PG_FUNCTION_INFO_V1(es_create_event_type);
@@ -100,8 +101,13 @@ have_types(void)
 	if (unlikely(EsVersionedIsStale(&cache)) &&
 		(cache.current.context == NULL || !EsTypeCheckIsRunning()))
 	{
+		ListCell   *cell;
+
 		EsVersionedRead(&cache);
 		EsTypeCheckForget();
+		give_tags = false;
+		foreach(cell, cache.current.all)
+			give_tags |= ((EsEventType *) lfirst(cell))->templates != NIL;
 	}
 	return cache.current.all != NIL;
 }
@@ -111,6 +117,13 @@ bool
 EsEventTypesDeclared(void)
 {
 	return have_types();
+}
+
+/* Does any declaration give tags? */
+bool
+EsEventTypesGiveTags(void)
+{
+	return have_types() && give_tags;
 }
 
 static void
@@ -190,6 +203,21 @@ add_tags(const EsEventType *type, EsNewEvent *event)
 			add_tag(&tags, given[i]);
 	}
 	event->tags = EsCheckTags(DatumGetArrayTypeP(makeArrayResult(tags, CurrentMemoryContext)));
+}
+
+/* Fill in the tags of events, as far as their types give them; no checks. */
+void
+EsEventTypesAddTags(EsNewEvent *events, int nevents)
+{
+	(void) have_types();
+	for (int i = 0; i < nevents; i++)
+	{
+		int32		version = 0;
+		EsEventType *type = type_of(events[i].event_type, &version);
+
+		if (type != NULL && type->templates != NIL)
+			add_tags(type, &events[i]);
+	}
 }
 
 /*

@@ -373,13 +373,9 @@ EsFoldApply(EsAggregate *aggregate, TupleTableSlot *slot)
 
 /* ----- a stream ----- */
 
-/*
- * Begin a fold of a stream at the initial state, in the definer's name until
- * EsFoldEnd.  The events to come are those that the snapshot sees.
- */
-void
-EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
-			text *stream_id, Snapshot snapshot)
+/* Begin at the initial state, in the definer's name. */
+static void
+begin(EsFold *fold, EsAggregate *aggregate, Relation event)
 {
 	MemoryContext saved = MemoryContextSwitchTo(aggregate->program_context);
 
@@ -388,12 +384,44 @@ EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
 	memset(fold, 0, sizeof(EsFold));
 	fold->aggregate = aggregate;
 	fold->event = event;
-	fold->stream_id = stream_id;
-	fold->snapshot = snapshot;
 	fold->limit.version = PG_INT64_MAX;
 	fold->limit.at = DT_NOEND;
 	EsRightsEnter(&aggregate->definer, &fold->rights);
 	EsFoldReset(fold);
+}
+
+/*
+ * Begin a fold of a stream at the initial state, in the definer's name until
+ * EsFoldEnd.  The events to come are those that the snapshot sees.  42809 for
+ * an aggregate that folds no streams.
+ */
+void
+EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
+			text *stream_id, Snapshot snapshot)
+{
+	if (aggregate->boundary != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("aggregate \"%s\" has a boundary and folds no stream",
+						aggregate->name),
+				 errhint("Its state is that of a command: es_boundary_state().")));
+	begin(fold, aggregate, event);
+	fold->stream_id = stream_id;
+	fold->snapshot = snapshot;
+}
+
+/*
+ * Begin a fold of a boundary, likewise; its events are EsFoldApply's one by
+ * one.  The command must stay until EsFoldEnd.
+ */
+void
+EsFoldBeginBoundary(EsFold *fold, EsAggregate *aggregate, Relation event,
+					Jsonb *command)
+{
+	Assert(aggregate->boundary != NULL);
+	EsParamSet(aggregate->params, aggregate->scope->variables[2].param,
+			   JsonbPGetDatum(command), false);
+	begin(fold, aggregate, event);
 }
 
 /*

@@ -23,12 +23,12 @@ typedef struct EsFoldLimit
 	TimestampTz at;				/* last time wanted; DT_NOEND: any */
 } EsFoldLimit;
 
-/* A fold of one stream. */
+/* A fold of one stream, or of a boundary. */
 typedef struct EsFold
 {
 	EsAggregate *aggregate;		/* holds the state */
 	Relation	event;			/* es_event, opened by the caller */
-	text	   *stream_id;
+	text	   *stream_id;		/* NULL, and most of the rest unused: a boundary */
 	Snapshot	snapshot;		/* which events count */
 	EsFoldLimit limit;
 	int64		first;			/* version it begins with; 0: not looked up yet */
@@ -51,6 +51,8 @@ extern bool EsFoldConcerns(const EsAggregate *aggregate, const text *event_type)
 extern void EsFoldForget(EsAggregate *aggregate);
 extern void EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
 						text *stream_id, Snapshot snapshot);
+extern void EsFoldBeginBoundary(EsFold *fold, EsAggregate *aggregate,
+								Relation event, Jsonb *command);
 extern void EsFoldReset(EsFold *fold);
 extern void EsFoldFindFirst(EsFold *fold);
 extern void EsFoldSetState(EsAggregate *aggregate, Datum state, bool isnull);

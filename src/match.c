@@ -187,6 +187,42 @@ EsBoundaryParse(Jsonb *json)
 	return query;
 }
 
+/* ----- a single event ----- */
+
+/* Is the name in the sorted set? */
+static bool
+is_among(text *name, text **names, int n)
+{
+	return bsearch(&name, names, n, sizeof(text *), compare_names) != NULL;
+}
+
+static bool
+item_matches(const EsBoundaryItem *item, text *event_type, text **tags, int ntags)
+{
+	if (item->ntypes > 0 && !is_among(event_type, item->types, item->ntypes))
+		return false;
+	for (int i = 0; i < item->ntags; i++)
+		if (!is_among(item->tags[i], tags, ntags))
+			return false;
+	return true;
+}
+
+/* Would an event of the type, with the tags (a checked set or NULL), match? */
+bool
+EsBoundaryMatches(const EsBoundary *query, text *event_type, ArrayType *tags)
+{
+	Datum	   *elements;
+	int			ntags = EsTagsDeconstruct(tags, &elements);
+	text	  **names = palloc(Max(ntags, 1) * sizeof(text *));
+
+	for (int i = 0; i < ntags; i++)
+		names[i] = DatumGetTextPP(elements[i]);
+	for (int i = 0; i < query->nitems; i++)
+		if (item_matches(&query->items[i], event_type, names, ntags))
+			return true;
+	return false;
+}
+
 /* ----- walking ----- */
 
 /* Along one index: of a tag, or of the log. */
@@ -309,8 +345,7 @@ type_matches(const EsBoundaryItem *item, const Cursor *cursor)
 	if (item->ntypes == 0)
 		return true;
 	type = DatumGetTextPP(slot_getattr(cursor->slot, cursor->type_attno, &isnull));
-	return bsearch(&type, item->types, item->ntypes, sizeof(text *),
-				   compare_names) != NULL;
+	return is_among(type, item->types, item->ntypes);
 }
 
 /* Move the item to its first match at or past a position, or to its end. */

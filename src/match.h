@@ -8,6 +8,7 @@
 
 #include "access/sdir.h"
 #include "executor/tuptable.h"
+#include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
 
@@ -38,6 +39,8 @@ typedef struct EsMatchScan EsMatchScan;
 
 extern int	EsNamesMakeSet(text **names, int n);
 extern EsBoundary *EsBoundaryParse(Jsonb *json);
+extern bool EsBoundaryMatches(const EsBoundary *query, text *event_type,
+							  ArrayType *tags);
 
 extern EsMatchScan *EsMatchBegin(Relation event, const EsStore *store,
 								 const EsBoundary *query, Snapshot snapshot,

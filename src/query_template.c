@@ -80,6 +80,17 @@ EsQueryTemplateParse(Jsonb *json)
 
 /* ----- fill ----- */
 
+/* Texts of their own: the template may go away before the query. */
+static text **
+copy_names(text *const *names, int n)
+{
+	text	  **copies = palloc(Max(n, 1) * sizeof(text *));
+
+	for (int i = 0; i < n; i++)
+		copies[i] = (text *) PG_DETOAST_DATUM_COPY(PointerGetDatum(names[i]));
+	return copies;
+}
+
 static void
 add_item(Filling *filling, const ItemTemplate *template, text **tags)
 {
@@ -97,7 +108,7 @@ add_item(Filling *filling, const ItemTemplate *template, text **tags)
 		query->items = repalloc(query->items, filling->room * sizeof(EsBoundaryItem));
 	}
 	item = &query->items[query->nitems++];
-	item->types = template->types;
+	item->types = copy_names(template->types, template->ntypes);
 	item->ntypes = template->ntypes;
 	item->tags = palloc(Max(template->ntags, 1) * sizeof(text *));
 	memcpy(item->tags, tags, template->ntags * sizeof(text *));
@@ -134,8 +145,7 @@ fill_item(Filling *filling, const ItemTemplate *template, text **tags, int n)
 }
 
 /*
- * The query for a command, in the current memory context; it shares the types
- * with the template.  22023 where the command lacks a value or leaves nothing.
+ * The query for a command, in the current memory context.  22023 where the command lacks a value or leaves nothing.
  */
 EsBoundary *
 EsQueryTemplateFill(const EsQueryTemplate *template, Jsonb *command)

@@ -87,6 +87,7 @@ extern void EsGateClose(const EsStore *store);
 extern EsLockKey EsLockKeyOf(uint16 kind, const text *name, LOCKMODE mode);
 extern void EsLockKeyTag(const EsLockKey *key, LOCKTAG *tag);
 extern void EsLockKeys(const EsStore *store, EsLockKey *keys, int nkeys);
+extern bool EsLockKeysTry(const EsStore *store, EsLockKey *keys, int nkeys);
 extern bool EsGateTryClose(const EsStore *store, int patience);
 extern void EsGateCloseGently(const EsStore *store);
 extern void EsStreamLock(const EsStore *store, const text *stream_id);

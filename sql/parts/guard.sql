@@ -115,6 +115,8 @@ BEGIN
 				('reader', 'es_wait_for'),
 				('reader', 'es_state'),
 				('reader', 'es_history'),
+				('reader', 'es_boundary_state'),
+				('reader', 'es_boundary_history'),
 				('writer', 'es_append'),
 				('writer', 'es_append_batch'),
 				('writer', 'es_append_if'),
