@@ -52,20 +52,18 @@ sub spawn
 	return $pid;
 }
 
-# Signal a process and wait for its end; answers its status, undef if it was
-# gone before.
+# Signal a process and wait for its end; answers its status.
 sub stop
 {
 	my ($pid, $signal) = @_;
-	my $was_there = waitpid($pid, WNOHANG) == 0;
 
-	if ($was_there)
+	if (waitpid($pid, WNOHANG) == 0)
 	{
 		kill $signal, $pid;
 		waitpid $pid, 0;
 	}
 	delete $child{$pid};
-	return $was_there ? $? : undef;
+	return $?;
 }
 
 # Nothing that was started here stays, however this ends.
@@ -159,16 +157,13 @@ while (grep { $killed{$_} < $kills } @kinds)
 
 	finish_load($load) if $load && !is_running($load);
 	$load = start_load($node, 3, 10, '--rate=60') if !$load || !is_running($load);
-	usleep(rand 400_000);
-	if (defined stop($consumer{"$kind $n"}, 'KILL'))
-	{
-		$killed{$kind}++;
-	}
-	else
+	usleep(rand 300_000);
+	if (stop($consumer{"$kind $n"}, 'KILL') != 9)
 	{
 		$unasked .= "$kind-$n ended by itself\n";
 		last;
 	}
+	$killed{$kind}++;
 	start_consumer($kind, $n);
 }
 finish_load($load);
