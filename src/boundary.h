@@ -19,6 +19,8 @@ typedef struct EsCondition
 	EsBoundary *query;			/* NULL: no condition */
 	bool		has_after;
 	int64		after;			/* 0 without */
+	bool		has_epoch;
+	int64		epoch;			/* in which after was told */
 } EsCondition;
 
 /* The event that is there all the same. */

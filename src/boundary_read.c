@@ -10,6 +10,7 @@
 
 #include "boundary.h"
 #include "definition.h"
+#include "epoch.h"
 
 PG_FUNCTION_INFO_V1(es_read);
 PG_FUNCTION_INFO_V1(es_read_boundary);
@@ -29,7 +30,7 @@ put_row(TupleTableSlot *slot, void *arg)
 
 /*
  * es_read(query jsonb, from_position bigint, max_count bigint,
- *		   backwards boolean, raw boolean) → SETOF es_event
+ *		   backwards boolean, raw boolean, epoch bigint) → SETOF es_event
  */
 Datum
 es_read(PG_FUNCTION_ARGS)
@@ -41,6 +42,8 @@ es_read(PG_FUNCTION_ARGS)
 	Relation	event = EsEventOpen(&store, AccessShareLock);
 
 	EsCheckPrivilege(event, ACL_SELECT);
+	if (!PG_ARGISNULL(5))
+		EsEpochCheck(event, store, PG_GETARG_INT64(5), from);
 	InitMaterializedSRF(fcinfo, 0);
 	range.max_count = EsNaturalArgument(fcinfo, 2, "max_count", PG_INT64_MAX);
 	range.backwards = EsFlagArgument(fcinfo, 3);

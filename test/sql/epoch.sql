@@ -65,6 +65,16 @@ SELECT replace(try('SELECT string_agg(position::text, '' '') FROM es_read_all(' 
 SELECT try('SELECT string_agg(version::text, '' '') FROM es_read_stream(' || a || ', epoch => 1)') FROM unnest(ARRAY['''a-1''', '''a-1'', 4', '''a-1'', 5', '''a-1'', 3, backwards => true', '''b-1'', 1', '''b-1'', 2', '''c-1''', '''c-1'', 1']) a;
 SELECT string_agg(position::text, ' ') FROM es_read_all(6, epoch => (SELECT max(epoch) FROM es_epoch));
 
+-- Queries and conditions likewise.
+SELECT string_agg(position::text, ' ') FROM es_read('{}', 5, epoch => 1);
+SELECT try('SELECT count(*) FROM es_read(''{}'', 6, epoch => 1)');
+SELECT es_append_if('[{"type": "D", "data": {}}]', '{"items": [{"types": ["D"]}]}', 5, epoch => 1);
+SELECT try('SELECT es_append_if(''[{"type": "D", "data": {}}]'', ''{"items": [{"types": ["E"]}]}'', 6, epoch => 1)');
+SELECT try('SELECT es_try_append_if(''[{"type": "D", "data": {}}]'', NULL, 6, epoch => 2)');
+-- A repetition is answered all the same.
+SELECT es_append_if('[{"type": "F", "data": {}, "id": "00000000-0000-4000-8000-000000000001"}]', NULL) > 0 AS first;
+SELECT es_append_if('[{"type": "F", "data": {}, "id": "00000000-0000-4000-8000-000000000001"}]', NULL, 6, epoch => 2) = max(position) AS again FROM es_event;
+
 -- By INSERT, too.
 DELETE FROM es_epoch WHERE epoch > 1;
 \c -
