@@ -128,6 +128,12 @@ check_every-test-has-its-output()
 	return $missing
 }
 
+# README.md lists every error, and a test provokes it.
+check_errors-listed()
+{
+	PG_CONFIG=$pg_config test/tools/errors.pl check
+}
+
 case ${1:-} in
 	list) declare -F | sed -n 's/^declare -f check_//p' ;;
 	*)
