@@ -21,11 +21,11 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream tag lifecycle log append metadata event_id insert read match boundary retag guard check handler definition event_type upcast aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild worker point
+ROOMS = eventstore catalog segment archive_key archive scan archiver export stream tag lifecycle log append metadata event_id insert read match boundary retag guard check handler definition event_type upcast aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild worker point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog definition event_type upcast stream lifecycle append read log aggregate snapshot state decider command trial guard tag boundary check projection runner rebuild worker privilege
+PARTS = catalog definition event_type upcast stream lifecycle append read log aggregate snapshot state decider command trial guard tag boundary check archive projection runner rebuild worker privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
@@ -40,6 +40,10 @@ PROVE_TESTS = test/t/*.pl
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 
+# The codecs of archived events: those that the server has, where their headers
+# are installed.  The libraries are the server's own.
+has_header = $(shell echo '\#include <$(1)>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && echo yes)
+
 # The first target, also where PostgreSQL is still missing.
 all:
 
@@ -49,6 +53,15 @@ PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifneq ($(wildcard $(PGXS)),)
 
 include $(PGXS)
+
+ifeq ($(filter -lzstd,$(LIBS))$(call has_header,zstd.h),-lzstdyes)
+override CPPFLAGS += -DES_WITH_ZSTD
+SHLIB_LINK += -lzstd
+endif
+ifeq ($(filter -llz4,$(LIBS))$(call has_header,lz4.h),-llz4yes)
+override CPPFLAGS += -DES_WITH_LZ4
+SHLIB_LINK += -llz4
+endif
 
 ifneq ($(top),.)
 # Objects, the joined SQL and the expected output are looked for here.

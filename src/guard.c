@@ -20,6 +20,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "event_id.h"
 #include "insert.h"
 #include "log.h"
 #include "metadata.h"
@@ -43,6 +44,10 @@ typedef struct InsertStatement
 	int			n;
 	int			max;
 	int64	   *positions;
+	pg_uuid_t  *ids;			/* that rows brought along */
+	int			nids;
+	int			max_ids;
+	int64		archived;		/* last segment when the first was looked for */
 } InsertStatement;
 
 /* Innermost statement of the transaction whose local id stands beside it. */
@@ -156,18 +161,61 @@ begin_statement(void)
 	statement_lxid = EsCurrentLxid();
 }
 
-/* Remember a row of the running statement, if anybody wants it. */
 static void
-note_position(int64 position)
+require_statement(void)
 {
-	if (!EsInsertedIsWanted())
-		return;
 	drop_failed_statements();
 	if (statement == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("trigger \"%s\" is missing or disabled", "es_event_statement_begin"),
 				 errhint("Without it inline projections would miss events.")));
+}
+
+/*
+ * An id that a row brings along must not be an archived event's.  Remember it,
+ * to ask again when the row is in the table; archive.c says why.
+ */
+static void
+check_id(const pg_uuid_t *id)
+{
+	require_statement();
+	if (statement->nids == 0)
+		statement->archived = EsLastArchived();
+	EsCheckIdArchived(id, 0);
+	if (statement->nids == statement->max_ids)
+	{
+		statement->max_ids = Max(64, statement->max_ids * 2);
+		if (statement->ids == NULL)
+			statement->ids = MemoryContextAlloc(TopTransactionContext,
+												statement->max_ids * sizeof(pg_uuid_t));
+		else
+			statement->ids = repalloc_huge(statement->ids,
+										   statement->max_ids * sizeof(pg_uuid_t));
+	}
+	statement->ids[statement->nids++] = *id;
+}
+
+/* Ask again, if there are new segments. */
+static void
+recheck_ids(const InsertStatement *ended)
+{
+	if (ended->nids == 0 || EsLastArchived() == ended->archived)
+		return;
+	for (int i = 0; i < ended->nids; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		EsCheckIdArchived(&ended->ids[i], ended->archived);
+	}
+}
+
+/* Remember a row of the running statement, if anybody wants it. */
+static void
+note_position(int64 position)
+{
+	if (!EsInsertedIsWanted())
+		return;
+	require_statement();
 	if (statement->n == statement->max)
 	{
 		statement->max = Max(64, statement->max * 2);
@@ -191,6 +239,9 @@ end_statement(Relation event)
 	if (ended == NULL)
 		return;
 	statement = ended->outer;
+	recheck_ids(ended);
+	if (ended->ids != NULL)
+		pfree(ended->ids);
 	if (ended->n > 0)
 	{
 		EsInsertedTell(event, ended->positions, ended->n);
@@ -221,7 +272,10 @@ place_row(TriggerData *trigger, Datum *values, bool *nulls)
 		event.tags = EsCheckTags(DatumGetArrayTypeP(values[ES_EVENT_TAGS - 1]));
 	event.has_id = !nulls[ES_EVENT_EVENT_ID - 1];
 	if (event.has_id)
+	{
 		event.event_id = *DatumGetUUIDP(values[ES_EVENT_EVENT_ID - 1]);
+		check_id(&event.event_id);
+	}
 
 	EsAssign(trigger->tg_relation, EsStoreGet(), &append);
 	if (event.tags != NULL)

@@ -235,15 +235,12 @@ int64
 EsStreamFirstShown(Relation event, text *stream_id, Snapshot snapshot)
 {
 	StreamSettings settings;
-	Relation	stream_key;
 	EsStreamHead head;
 
 	AcceptInvalidationMessages();
 	if (!read_settings(stream_id, snapshot, &settings))
 		return 1;
-	stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
-	head = EsStreamHeadRead(event, stream_key, stream_id, snapshot);
-	index_close(stream_key, AccessShareLock);
+	head = EsStreamHeadRead(event, stream_id, snapshot);
 	return first_shown(event, stream_id, &settings, head.version, snapshot);
 }
 
@@ -314,7 +311,6 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 {
 	const EsStore *store;
 	Relation	event;
-	Relation	stream_key;
 	EsStreamHead head;
 
 	PreventCommandIfReadOnly(function);
@@ -324,9 +320,7 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 	event = EsEventOpen(&store, AccessShareLock);
 	EsStreamLock(store, PG_GETARG_TEXT_PP(0));
 	EsStreamCheckOpen(PG_GETARG_TEXT_PP(0));
-	stream_key = index_open(store->stream_key, AccessShareLock);
-	head = EsStreamHeadRead(event, stream_key, PG_GETARG_TEXT_PP(0), SnapshotSelf);
-	index_close(stream_key, AccessShareLock);
+	head = EsStreamHeadRead(event, PG_GETARG_TEXT_PP(0), SnapshotSelf);
 	table_close(event, AccessShareLock);
 	return head.version;
 }
@@ -566,7 +560,7 @@ put_stream(ReturnSetInfo *result, StreamWalk *walk, text *id)
 {
 	StreamSettings settings;
 	Snapshot	snapshot = GetActiveSnapshot();
-	EsStreamHead head = EsStreamHeadRead(walk->event, walk->stream_key, id, snapshot);
+	EsStreamHead head = EsStreamHeadRead(walk->event, id, snapshot);
 	Datum		values[6];
 	bool		nulls[6] = {false};
 	int64		first = 1;

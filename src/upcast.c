@@ -30,6 +30,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "definition.h"
+#include "scan.h"
 #include "stream.h"
 #include "upcast.h"
 
@@ -465,19 +466,17 @@ try_on_samples(text *event_type, int32 version)
 {
 	const EsStore *store;
 	Relation	event = EsEventOpen(&store, AccessShareLock);
-	Relation	index = index_open(store->position_key, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	IndexScanDesc scan = EsIndexBeginScan(event, index, snapshot, 0);
-	TupleTableSlot *slot = table_slot_create(event, NULL);
+	EsScan	   *scan = EsScanPositions(event, snapshot, 1, PG_INT64_MAX,
+									   BackwardScanDirection);
+	TupleTableSlot *slot;
 	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(event), false);
 	int			tried = 0;
 	bool		isnull;
 
-	index_rescan(scan, NULL, 0, NULL, 0);
 	for (int i = 0; i < ES_SAMPLE_SEARCH && tried < ES_SAMPLES &&
-		 index_getnext_slot(scan, BackwardScanDirection, slot); i++)
+		 (slot = EsScanNext(scan)) != NULL; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
 		if (DatumGetInt32(slot_getattr(slot, ES_EVENT_TYPE_VERSION, &isnull)) != version ||
 			!same_type(DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE, &isnull)), event_type))
 			continue;
@@ -485,10 +484,8 @@ try_on_samples(text *event_type, int32 version)
 		tried++;
 	}
 	EsUpcastEnd(upcast);
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	EsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
-	index_close(index, AccessShareLock);
 	table_close(event, AccessShareLock);
 }
 
