@@ -140,6 +140,7 @@ segment_of_slot(TupleTableSlot *slot)
 	bool		isnull;
 	Datum	   *values = slot->tts_values;
 	struct varlena *content;
+	bytea	   *digest;
 
 	slot_getallattrs(slot);
 	segment.segment = DatumGetInt64(values[ES_ARCHIVE_SEGMENT - 1]);
@@ -151,6 +152,10 @@ segment_of_slot(TupleTableSlot *slot)
 	content = (struct varlena *) DatumGetPointer(slot_getattr(slot, ES_ARCHIVE_CONTENT, &isnull));
 	segment.content = isnull ? NULL :
 		memcpy(palloc(VARSIZE_ANY(content)), content, VARSIZE_ANY(content));
+	digest = DatumGetByteaPP(values[ES_ARCHIVE_DIGEST - 1]);
+	memset(segment.digest, 0, sizeof(segment.digest));
+	memcpy(segment.digest, VARDATA_ANY(digest),
+		   Min(VARSIZE_ANY_EXHDR(digest), sizeof(segment.digest)));
 	return segment;
 }
 
@@ -274,6 +279,17 @@ require_content(const EsArchiveSegment *segment)
 				 errhint("Bring it back with es_import_segment().")));
 }
 
+static void
+require_codec(const EsArchiveSegment *segment, const EsSegmentHeader *header)
+{
+	if (!EsCodecIsAvailable(header->codec))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("archive segment " INT64_FORMAT " is compressed with %s, which this build cannot read",
+						segment->segment, EsCodecName(header->codec)),
+				 errhint("Build eventstore where that library's headers are installed.")));
+}
+
 /* The header as checked so far; 0A000 for a codec that is not to be had. */
 static const EsSegmentHeader *
 check_header(const EsArchiveSegment *segment, const char *bytes, Size len, Size total)
@@ -283,12 +299,7 @@ check_header(const EsArchiveSegment *segment, const char *bytes, Size len, Size 
 
 	if (wrong != NULL)
 		report_damaged(segment->segment, wrong);
-	if (!EsCodecIsAvailable(header->codec))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("archive segment " INT64_FORMAT " is compressed with %s, which this build cannot read",
-						segment->segment, EsCodecName(header->codec)),
-				 errhint("Build eventstore where that library's headers are installed.")));
+	require_codec(segment, header);
 	return header;
 }
 
@@ -357,9 +368,9 @@ compare_positions(const void *a, const void *b)
 
 /*
  * Put the rows in the order of positions.  These are dense as a rule, so that
- * each row's place can be told.
+ * each row's place can be told.  Answers what is wrong, or NULL.
  */
-static void
+static const char *
 order_by_position(const EsArchiveSegment *segment, EsSegmentRow **rows, int n)
 {
 	uint64		range = (uint64) segment->last_position - segment->first_position + 1;
@@ -369,11 +380,11 @@ order_by_position(const EsArchiveSegment *segment, EsSegmentRow **rows, int n)
 	for (int i = 0; i < n; i++)
 		if (rows[i]->position < segment->first_position ||
 			rows[i]->position > segment->last_position)
-			report_damaged(segment->segment, "an event is not of it");
+			return "an event is not of it";
 	if (range > (uint64) n * 4)
 	{
 		qsort(rows, n, sizeof(EsSegmentRow *), compare_positions);
-		return;
+		return NULL;
 	}
 	places = palloc0(range * sizeof(EsSegmentRow *));
 	for (int i = 0; i < n; i++)
@@ -382,45 +393,74 @@ order_by_position(const EsArchiveSegment *segment, EsSegmentRow **rows, int n)
 		if (places[i] != NULL)
 			rows[done++] = places[i];
 	pfree(places);
-	if (done != n)
-		report_damaged(segment->segment, "a position occurs twice");
+	return done == n ? NULL : "a position occurs twice";
 }
 
-/* All rows of a segment by position, in the current memory context. */
+/* Take all blocks apart; bytes are the content, aligned. */
+static const char *
+decode_blocks(const EsSegmentHeader *header, const char *bytes, EsSegmentRow **rows)
+{
+	const EsSegmentBlock *blocks = EsSegmentBlocks(header);
+	int			n = 0;
+
+	for (uint32 block = 0; block < header->nblocks; block++)
+	{
+		EsSegmentRow *decoded;
+		const char *wrong = EsSegmentDecode(header, &blocks[block],
+											bytes + blocks[block].offset, &decoded);
+
+		CHECK_FOR_INTERRUPTS();
+		if (wrong != NULL)
+			return wrong;
+		for (uint32 i = 0; i < blocks[block].nrows; i++)
+			rows[n++] = &decoded[i];
+	}
+	return NULL;
+}
+
+/*
+ * All rows of a segment by position, in the current memory context; answers
+ * what is wrong with it, or NULL.  It is not off-line.
+ */
+const char *
+EsArchiveTryDecode(const EsArchiveSegment *segment, EsSegmentRow ***rows, int *nrows)
+{
+	struct varlena *content = detoast_attr(segment->content);
+	Size		total = VARSIZE_ANY_EXHDR(content);
+	const char *bytes = VARDATA_ANY(content);
+	const EsSegmentHeader *header;
+	const char *wrong;
+
+	if ((uintptr_t) bytes % MAXIMUM_ALIGNOF != 0)
+		bytes = memcpy(palloc(Max(total, 1)), bytes, total);
+	header = (const EsSegmentHeader *) bytes;
+	wrong = EsSegmentCheck(bytes, total, total);
+	if (wrong != NULL)
+		return wrong;
+	require_codec(segment, header);
+	if (header->nevents != (uint32) segment->events)
+		return "the number of its events is wrong";
+	*nrows = segment->events;
+	*rows = palloc(Max(segment->events, 1) * sizeof(EsSegmentRow *));
+	wrong = decode_blocks(header, bytes, *rows);
+	if (wrong != NULL)
+		return wrong;
+	if (content != segment->content)
+		pfree(content);
+	return order_by_position(segment, *rows, *nrows);
+}
+
+/* The same; 55000 for a segment that is off-line, XX001 for a damaged one. */
 EsSegmentRow **
 EsArchiveDecodeAll(const EsArchiveSegment *segment, int *nrows)
 {
-	struct varlena *content;
-	Opened		opened = {.segment = *segment};
 	EsSegmentRow **rows;
-	const char *bytes;
-	Size		total;
-	int			n = 0;
+	const char *wrong;
 
 	require_content(segment);
-	content = detoast_attr(segment->content);
-	total = VARSIZE_ANY_EXHDR(content);
-	bytes = VARDATA_ANY(content);
-	if ((uintptr_t) bytes % MAXIMUM_ALIGNOF != 0)
-		bytes = memcpy(palloc(total), bytes, total);
-	opened.header = check_header(segment, bytes, total, total);
-	opened.blocks = EsSegmentBlocks(opened.header);
-	if (opened.header->nevents != (uint32) segment->events)
-		report_damaged(segment->segment, "the number of its events is wrong");
-	rows = palloc(Max(segment->events, 1) * sizeof(EsSegmentRow *));
-	for (uint32 block = 0; block < opened.header->nblocks; block++)
-	{
-		EsSegmentRow *decoded = decode_block(&opened, block,
-											 bytes + opened.blocks[block].offset);
-
-		CHECK_FOR_INTERRUPTS();
-		for (uint32 i = 0; i < opened.blocks[block].nrows; i++)
-			rows[n++] = &decoded[i];
-	}
-	if (content != segment->content)
-		pfree(content);
-	order_by_position(segment, rows, n);
-	*nrows = n;
+	wrong = EsArchiveTryDecode(segment, &rows, nrows);
+	if (wrong != NULL)
+		report_damaged(segment->segment, wrong);
 	return rows;
 }
 

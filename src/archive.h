@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/sdir.h"
+#include "common/sha2.h"
 #include "executor/tuptable.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
@@ -45,6 +46,7 @@ typedef struct EsArchiveSegment
 	TimestampTz last_recorded_at;
 	int32		events;
 	struct varlena *content;	/* out of line, as a rule; NULL: off-line */
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 } EsArchiveSegment;
 
 /* A walk along archived events; see EsArchiveReadPositions. */
@@ -60,6 +62,8 @@ extern bool EsArchiveFindByPosition(int64 position, Snapshot snapshot,
 extern bool EsArchiveNextSegment(int64 after, Snapshot snapshot,
 								 EsArchiveSegment *found);
 extern EsSegmentRow **EsArchiveDecodeAll(const EsArchiveSegment *segment, int *nrows);
+extern const char *EsArchiveTryDecode(const EsArchiveSegment *segment,
+									  EsSegmentRow ***rows, int *nrows);
 extern void EsArchiveSetSlot(TupleTableSlot *slot, const EsSegmentRow *row);
 
 extern EsArchiveRead *EsArchiveReadPositions(TupleDesc desc, Snapshot snapshot,

@@ -323,7 +323,7 @@ write_segment(const Load *load, const ArchivePlan *plan, int64 number)
 	bytea	   *content = EsSegmentEncode(load->sorted, load->n, plan->codec, &raw_bytes);
 	bytea	   *digest_value = palloc(VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
 	EsArchiveSegment segment = {number, first->position, last->position,
-		first->recorded_at, last->recorded_at, load->n, (struct varlena *) content};
+		first->recorded_at, last->recorded_at, load->n, (struct varlena *) content, {0}};
 
 	verify_content(load, &segment);
 	SET_VARSIZE(digest_value, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
