@@ -952,6 +952,60 @@ EsArchiveReadEnd(EsArchiveRead *read)
 	MemoryContextDelete(read->context);
 }
 
+/* ----- names ----- */
+
+/* Visit the streams of a segment from a name on. */
+static void
+visit_segment(const EsArchiveSegment *segment, const text *from,
+			  EsArchiveStreamVisitor visit, void *arg)
+{
+	Opened		opened;
+	const EsSegmentRow *before = NULL;
+	int			block;
+
+	open_segment(segment, &opened);
+	block = from == NULL ? 0 : first_block_at(from, &opened) - 1;
+	for (block = Max(block, 0); block < (int) opened.header->nblocks; block++)
+	{
+		EsSegmentRow *rows = decode_block(&opened, block,
+										  block_bytes(segment, &opened.blocks[block]));
+
+		for (uint32 i = 0; i < opened.blocks[block].nrows; i++)
+		{
+			if (before != NULL &&
+				is_of_stream(before, (const text *) rows[i].texts[ES_SEGMENT_STREAM]))
+				continue;
+			before = &rows[i];
+			if (!visit(before, segment->segment, arg))
+				return;
+		}
+	}
+}
+
+/*
+ * Visit the streams of each segment, by name from about that one on (NULL:
+ * all): a stream that is in several is visited as often, first the first.
+ */
+void
+EsArchiveVisitStreams(Snapshot snapshot, const text *from,
+					  EsArchiveStreamVisitor visit, void *arg)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "eventstore archive streams",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext saved = MemoryContextSwitchTo(context);
+	EsArchiveSegment segment;
+
+	for (int64 last = 0; EsArchiveNextSegment(last, snapshot, &segment);)
+	{
+		last = segment.segment;
+		visit_segment(&segment, from, visit, arg);
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(saved);
+	MemoryContextDelete(context);
+}
+
 /* ----- ids ----- */
 
 /* Put a copy of a row into a slot that may be of any kind. */

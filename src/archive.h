@@ -66,6 +66,23 @@ extern const char *EsArchiveTryDecode(const EsArchiveSegment *segment,
 									  EsSegmentRow ***rows, int *nrows);
 extern void EsArchiveSetSlot(TupleTableSlot *slot, const EsSegmentRow *row);
 
+/* A stream that has archived events. */
+typedef struct EsArchiveStream
+{
+	text	   *stream_id;
+	int64		segment;		/* the first one */
+	TimestampTz first_at;		/* when its first event was recorded */
+} EsArchiveStream;
+
+/* What is done with each stream of each segment; false: no more of this one. */
+typedef bool (*EsArchiveStreamVisitor) (const EsSegmentRow *first, int64 segment,
+										void *arg);
+
+extern void EsArchiveVisitStreams(Snapshot snapshot, const text *from,
+								  EsArchiveStreamVisitor visit, void *arg);
+extern EsArchiveStream *EsArchiveListStreams(Snapshot snapshot, const text *after,
+											 const text *category,
+											 int64 max_count, int64 *n);
 extern EsArchiveRead *EsArchiveReadPositions(TupleDesc desc, Snapshot snapshot,
 											 int64 first, int64 last,
 											 ScanDirection direction);

@@ -18,7 +18,9 @@
 #include "replication/logicalworker.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
+#include "archive.h"
 #include "compat.h"
 #include "event_id.h"
 #include "insert.h"
@@ -337,6 +339,27 @@ es_event_insert(PG_FUNCTION_ARGS)
 }
 
 /*
+ * An origin that archives deletes events, and replicates that.  Where its
+ * archive is replicated, too, the event has come with its segment, earlier in
+ * the same transaction, and may go.  Elsewhere it stays.
+ */
+static HeapTuple
+replicated_delete(TriggerData *trigger)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(EsStoreGet()->archive_segment));
+	EsArchiveSegment segment;
+	bool		isnull;
+	int64		position = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, ES_EVENT_POSITION,
+													  RelationGetDescr(trigger->tg_relation),
+													  &isnull));
+	bool		archived = EsArchiveFindByPosition(position, snapshot, &segment) &&
+		segment.last_position >= position;
+
+	UnregisterSnapshot(snapshot);
+	return archived ? trigger->tg_trigtuple : NULL;
+}
+
+/*
  * BEFORE UPDATE, DELETE or TRUNCATE, for statements and for rows: the
  * replication worker's changes fire row triggers only.
  */
@@ -347,6 +370,9 @@ es_event_refuse(PG_FUNCTION_ARGS)
 	const char *verb = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? "update" :
 		TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "delete" : "truncate";
 
+	if (IsLogicalWorker() && TRIGGER_FIRED_FOR_ROW(trigger->tg_event) &&
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		PG_RETURN_POINTER(replicated_delete(trigger));
 	ereport(ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 			 errmsg("cannot %s events", verb),

@@ -32,6 +32,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "archive.h"
 #include "catalog.h"
 #include "compat.h"
 #include "definition.h"
@@ -468,6 +469,9 @@ typedef struct StreamWalk
 	bool		inclusive;		/* the stream "from" itself, too */
 	text	   *category;		/* NULL: all */
 	text	   *prefix;			/* the category and a dash */
+	text	   *id;				/* the next one of es_event; NULL: none left */
+	EsArchiveStream *archived;	/* the next one of the archive */
+	int64		narchived;		/* left of them */
 } StreamWalk;
 
 /* Find the first event of the next stream; false at the end. */
@@ -537,8 +541,11 @@ next_stream(StreamWalk *walk)
 }
 
 static void
-begin_walk(StreamWalk *walk, Relation event, text *category, text *after)
+begin_walk(StreamWalk *walk, Relation event, text *category, text *after,
+		   int64 max_count)
 {
+	walk->archived = EsArchiveListStreams(GetActiveSnapshot(), after, category,
+										  max_count, &walk->narchived);
 	walk->event = event;
 	walk->stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
 	walk->slot = table_slot_create(event, NULL);
@@ -555,8 +562,37 @@ begin_walk(StreamWalk *walk, Relation event, text *category, text *after)
 	}
 }
 
+/*
+ * The next stream by name, of es_event or of the archive, and when its first
+ * event was recorded; NULL at the end.
+ */
+static text *
+next_of_both(StreamWalk *walk, TimestampTz *first_at)
+{
+	text	   *id = walk->id;
+	int			order = id == NULL ? 1 : walk->narchived == 0 ? -1 :
+		compare_ids(id, walk->archived->stream_id, false);
+	bool		isnull;
+
+	if (id == NULL && walk->narchived == 0)
+		return NULL;
+	if (order >= 0)
+	{
+		id = walk->archived->stream_id;
+		*first_at = walk->archived->first_at;
+		walk->archived++;
+		walk->narchived--;
+	}
+	else
+		*first_at = DatumGetTimestampTz(slot_getattr(walk->slot, ES_EVENT_RECORDED_AT,
+													 &isnull));
+	if (order <= 0)
+		walk->id = next_stream(walk);
+	return id;
+}
+
 static void
-put_stream(ReturnSetInfo *result, StreamWalk *walk, text *id)
+put_stream(ReturnSetInfo *result, StreamWalk *walk, text *id, TimestampTz first_at)
 {
 	StreamSettings settings;
 	Snapshot	snapshot = GetActiveSnapshot();
@@ -570,7 +606,7 @@ put_stream(ReturnSetInfo *result, StreamWalk *walk, text *id)
 	values[0] = PointerGetDatum(id);
 	values[1] = Int64GetDatum(head.version);
 	values[2] = Int64GetDatum(first);
-	values[3] = slot_getattr(walk->slot, ES_EVENT_RECORDED_AT, &nulls[3]);
+	values[3] = TimestampTzGetDatum(first_at);
 	values[4] = TimestampTzGetDatum(head.recorded_at);
 	values[5] = CStringGetTextDatum(settings.tombstoned ? "tombstoned" :
 									settings.deleted_before > head.version ? "deleted" : "live");
@@ -589,6 +625,7 @@ es_stream_list(PG_FUNCTION_ARGS)
 	const EsStore *store;
 	Relation	event;
 	int64		max_count = PG_ARGISNULL(2) ? PG_INT64_MAX : PG_GETARG_INT64(2);
+	TimestampTz first_at;
 	text	   *id;
 
 	if (max_count < 0)
@@ -599,11 +636,13 @@ es_stream_list(PG_FUNCTION_ARGS)
 	EsCheckPrivilege(event, ACL_SELECT);
 	InitMaterializedSRF(fcinfo, 0);
 	begin_walk(&walk, event, PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0),
-			   PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
-	for (int64 n = 0; n < max_count && (id = next_stream(&walk)) != NULL; n++)
+			   PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), max_count);
+	if (max_count > 0)
+		walk.id = next_stream(&walk);
+	for (int64 n = 0; n < max_count && (id = next_of_both(&walk, &first_at)) != NULL; n++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		put_stream((ReturnSetInfo *) fcinfo->resultinfo, &walk, id);
+		put_stream((ReturnSetInfo *) fcinfo->resultinfo, &walk, id, first_at);
 	}
 	ExecDropSingleTupleTableSlot(walk.slot);
 	index_close(walk.stream_key, AccessShareLock);
