@@ -33,6 +33,7 @@
 #include "utils/uuid.h"
 
 #include "append.h"
+#include "epoch.h"
 #include "event_id.h"
 #include "event_type.h"
 #include "insert.h"
@@ -229,6 +230,7 @@ EsAppendEvents(EsAppend *append)
 	bool		has_ids = false;
 
 	EsCheckPrivilege(event, ACL_INSERT);
+	EsEpochConfirm(event, store);
 	for (int i = 0; i < append->nevents && !has_ids && !append->locked; i++)
 		has_ids = append->events[i].has_id;
 

@@ -44,6 +44,7 @@ forget_store(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == store.event ||
 		relid == store.gate || relid == store.settled ||
+		relid == store.epoch ||
 		relid == store.position_seq || relid == store.event_tag ||
 		relid == store.retagged || relid == store.archive_segment ||
 		relid == store.archive_run || relid == store.archive_key)
@@ -171,6 +172,7 @@ EsStoreGet(void)
 	store.position_seq = find_relation(schema, "es_event_position_seq");
 	store.gate = find_relation(schema, "es_gate");
 	store.settled = find_relation(schema, "es_settled");
+	store.epoch = find_relation(schema, "es_epoch");
 	store.event_tag = find_relation(schema, "es_event_tag");
 	store.tag_key = find_relation(schema, "es_event_tag_pkey");
 	store.retagged = find_relation(schema, "es_retagged");
@@ -239,6 +241,17 @@ EsCheckPrivilege(Relation event, AclMode mode)
 						GetUserNameFromId(GetUserId(), false)),
 				 errhint("Use INSERT INTO or SELECT FROM \"%s\", which honour its policies.",
 						 RelationGetRelationName(event))));
+}
+
+/* es_event, opened, by one who has the privilege. */
+Relation
+EsEventOpenFor(AclMode mode)
+{
+	const EsStore *store;
+	Relation	event = EsEventOpen(&store, AccessShareLock);
+
+	EsCheckPrivilege(event, mode);
+	return event;
 }
 
 /*

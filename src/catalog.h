@@ -55,6 +55,7 @@ typedef struct EsStore
 	Oid			position_seq;	/* the sequence that hands out positions */
 	Oid			gate;			/* es_gate, the lock object for all appends */
 	Oid			settled;		/* es_settled, the written-down position */
+	Oid			epoch;			/* es_epoch */
 	Oid			event_tag;		/* es_event_tag */
 	Oid			tag_key;		/* its index (tag, position) */
 	Oid			retagged;		/* es_retagged */
@@ -87,6 +88,7 @@ extern Relation EsEventTagOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
 extern Oid	EsExtensionSchema(const char *name);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
+extern Relation EsEventOpenFor(AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);
 extern bool EsTagsAreReplicated(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);

@@ -22,6 +22,7 @@
 
 #include "archive.h"
 #include "compat.h"
+#include "epoch.h"
 #include "event_id.h"
 #include "insert.h"
 #include "log.h"
@@ -279,6 +280,7 @@ place_row(TriggerData *trigger, Datum *values, bool *nulls)
 		check_id(&event.event_id);
 	}
 
+	EsEpochConfirm(trigger->tg_relation, EsStoreGet());
 	EsAssign(trigger->tg_relation, EsStoreGet(), &append);
 	if (event.tags != NULL)
 		EsTagsExpect(event.tags, event.position);

@@ -529,9 +529,30 @@ EsSettledForSnapshot(Relation event, const EsStore *store, Snapshot snapshot)
 	return position;
 }
 
+/*
+ * What would be settled for somebody who cannot ask the lock manager: all up
+ * to the first hole above the position that was written down.
+ */
+int64
+EsSettledByHoles(Relation event, const EsStore *store, Snapshot snapshot)
+{
+	int64		written = EsSettledRead(snapshot);
+	EsLogReader *reader = EsLogReaderBegin(event, store, snapshot, written);
+	int64		position;
+
+	reader->asked = true;
+	reader->follows = true;
+	reader->settled = written;
+	while (EsLogReaderNext(reader) != NULL)
+		;
+	position = EsLogReaderPosition(reader);
+	EsLogReaderEnd(reader);
+	return position;
+}
+
 /* The settled position for this caller, made durable. */
-static int64
-settled_position(Relation event, const EsStore *store)
+int64
+EsSettledPosition(Relation event, const EsStore *store)
 {
 	XLogRecPtr	lsn;
 	int64		position;
@@ -556,7 +577,7 @@ es_settled_position(PG_FUNCTION_ARGS)
 	int64		position;
 
 	EsCheckPrivilege(event, ACL_SELECT);
-	position = settled_position(event, store);
+	position = EsSettledPosition(event, store);
 	table_close(event, AccessShareLock);
 	PG_RETURN_INT64(position);
 }
@@ -707,7 +728,7 @@ es_position_at(PG_FUNCTION_ARGS)
 				 errmsg("argument \"%s\" must not be null", "at")));
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
-	settled = settled_position(event, store);
+	settled = EsSettledPosition(event, store);
 	PushActiveSnapshot(EsLogSnapshot());
 	position = last_position_by(event, store, GetActiveSnapshot(),
 								PG_GETARG_TIMESTAMPTZ(0));

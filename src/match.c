@@ -75,6 +75,19 @@ compare_names(const void *a, const void *b)
 	return order != 0 ? order : llen - rlen;
 }
 
+/* Sort names and keep each once; answers how many remain. */
+int
+EsNamesMakeSet(text **names, int n)
+{
+	int			kept = 0;
+
+	qsort(names, n, sizeof(text *), compare_names);
+	for (int i = 0; i < n; i++)
+		if (i == 0 || compare_names(&names[i], &names[kept - 1]) != 0)
+			names[kept++] = names[i];
+	return kept;
+}
+
 /* An array of names as a sorted set; its size. */
 static int
 parse_names(JsonbValue *value, const char *key, int max, int max_bytes,
@@ -82,7 +95,6 @@ parse_names(JsonbValue *value, const char *key, int max, int max_bytes,
 {
 	JsonbValue *elements;
 	int			n = array_elements(value, max, key, &elements);
-	int			kept = 0;
 
 	*names = palloc(Max(n, 1) * sizeof(text *));
 	for (int i = 0; i < n; i++)
@@ -95,11 +107,7 @@ parse_names(JsonbValue *value, const char *key, int max, int max_bytes,
 			report_query(psprintf("\"%s\" holds a name that no event can have: \"%s\".",
 								  key, text_to_cstring((*names)[i])));
 	}
-	qsort(*names, n, sizeof(text *), compare_names);
-	for (int i = 0; i < n; i++)
-		if (i == 0 || compare_names(&(*names)[i], &(*names)[kept - 1]) != 0)
-			(*names)[kept++] = (*names)[i];
-	return kept;
+	return EsNamesMakeSet(*names, n);
 }
 
 /* Does the JSON string value say this? */
@@ -180,6 +188,42 @@ EsBoundaryParse(Jsonb *json)
 	for (int i = 0; i < query->nitems; i++)
 		query->broad |= query->items[i].ntags == 0;
 	return query;
+}
+
+/* ----- a single event ----- */
+
+/* Is the name in the sorted set? */
+static bool
+is_among(text *name, text **names, int n)
+{
+	return bsearch(&name, names, n, sizeof(text *), compare_names) != NULL;
+}
+
+static bool
+item_matches(const EsBoundaryItem *item, text *event_type, text **tags, int ntags)
+{
+	if (item->ntypes > 0 && !is_among(event_type, item->types, item->ntypes))
+		return false;
+	for (int i = 0; i < item->ntags; i++)
+		if (!is_among(item->tags[i], tags, ntags))
+			return false;
+	return true;
+}
+
+/* Would an event of the type, with the tags (a checked set or NULL), match? */
+bool
+EsBoundaryMatches(const EsBoundary *query, text *event_type, ArrayType *tags)
+{
+	Datum	   *elements;
+	int			ntags = EsTagsDeconstruct(tags, &elements);
+	text	  **names = palloc(Max(ntags, 1) * sizeof(text *));
+
+	for (int i = 0; i < ntags; i++)
+		names[i] = DatumGetTextPP(elements[i]);
+	for (int i = 0; i < query->nitems; i++)
+		if (item_matches(&query->items[i], event_type, names, ntags))
+			return true;
+	return false;
 }
 
 /* ----- walking ----- */
@@ -335,8 +379,7 @@ type_matches(const EsBoundaryItem *item, const Cursor *cursor)
 	type = DatumGetTextPP(slot_getattr(cursor->slot, cursor->along_log ?
 									   (int) ES_EVENT_EVENT_TYPE : (int) ES_EVENT_TAG_EVENT_TYPE,
 									   &isnull));
-	return bsearch(&type, item->types, item->ntypes, sizeof(text *),
-				   compare_names) != NULL;
+	return is_among(type, item->types, item->ntypes);
 }
 
 /* Move the item to its first match at or past a position, or to its end. */

@@ -23,6 +23,8 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "epoch.h"
+#include "definition.h"
 #include "lifecycle.h"
 #include "log.h"
 #include "scan.h"
@@ -46,23 +48,6 @@ typedef struct EventFilter
 
 PG_FUNCTION_INFO_V1(es_read_stream);
 PG_FUNCTION_INFO_V1(es_read_all);
-
-/* A count or place that must not be negative; the default where it is null. */
-static int64
-natural_argument(FunctionCallInfo fcinfo, int n, const char *name,
-				 int64 default_value)
-{
-	int64		value;
-
-	if (PG_ARGISNULL(n))
-		return default_value;
-	value = PG_GETARG_INT64(n);
-	if (value < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" must not be negative", name)));
-	return value;
-}
 
 /* Begin to return rows: where they are to be put. */
 static Tuplestorestate *
@@ -105,15 +90,45 @@ read_stream(Relation event, text *stream_id, int64 from_version, int64 max_count
 }
 
 /*
+ * May a reader go on from this version, which it was told in this epoch?  A
+ * version is as good as the position of its event; one that a later epoch
+ * does not have is good only as long as none has begun.
+ */
+static void
+check_epoch(Relation event, const EsStore *store, text *stream_id,
+			int64 version, int64 epoch)
+{
+	int64		fork = EsEpochFork(event, store, epoch);
+	bool		is_good = version == 0 || fork == PG_INT64_MAX;
+	bool		isnull;
+
+	if (!is_good)
+	{
+		EsScan	   *scan = EsScanStream(event, GetActiveSnapshot(), stream_id,
+										version, version, ForwardScanDirection);
+		TupleTableSlot *slot = EsScanNext(scan);
+
+		is_good = slot != NULL &&
+			DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull)) <= fork;
+		EsScanEnd(scan);
+	}
+	if (!is_good)
+		EsEpochReportLeft(psprintf("version " INT64_FORMAT " of stream \"%s\"",
+								   version, text_to_cstring(stream_id)),
+						  epoch, fork);
+}
+
+/*
  * es_read_stream(stream_id text, from_version bigint, max_count bigint,
- *				  backwards boolean, raw boolean) → SETOF es_event
+ *				  backwards boolean, raw boolean, epoch bigint)
+ *		→ SETOF es_event
  */
 Datum
 es_read_stream(PG_FUNCTION_ARGS)
 {
 	const EsStore *store;
-	int64		from_version = natural_argument(fcinfo, 1, "from_version", 0);
-	int64		max_count = natural_argument(fcinfo, 2, "max_count", PG_INT64_MAX);
+	int64		from_version = EsNaturalArgument(fcinfo, 1, "from_version", 0);
+	int64		max_count = EsNaturalArgument(fcinfo, 2, "max_count", PG_INT64_MAX);
 	bool		backwards = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	Relation	event;
 
@@ -123,6 +138,9 @@ es_read_stream(PG_FUNCTION_ARGS)
 				 errmsg("argument \"%s\" must not be null", "stream_id")));
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
+	if (!PG_ARGISNULL(5))
+		check_epoch(event, store, PG_GETARG_TEXT_PP(0), from_version,
+					PG_GETARG_INT64(5));
 	read_stream(event, PG_GETARG_TEXT_PP(0), from_version, max_count,
 				backwards, !PG_ARGISNULL(4) && PG_GETARG_BOOL(4),
 				begin_rows(fcinfo));
@@ -209,7 +227,7 @@ filter_arguments(FunctionCallInfo fcinfo)
 
 /*
  * es_read_all(from_position bigint, max_count bigint, event_types text[],
- *			   category text, raw boolean) → SETOF es_event
+ *			   category text, raw boolean, epoch bigint) → SETOF es_event
  *
  * log.c says which events may be shown, and why none is missed.
  */
@@ -217,8 +235,8 @@ Datum
 es_read_all(PG_FUNCTION_ARGS)
 {
 	const EsStore *store;
-	int64		from_position = natural_argument(fcinfo, 0, "from_position", 0);
-	int64		max_count = natural_argument(fcinfo, 1, "max_count", PG_INT64_MAX);
+	int64		from_position = EsNaturalArgument(fcinfo, 0, "from_position", 0);
+	int64		max_count = EsNaturalArgument(fcinfo, 1, "max_count", PG_INT64_MAX);
 	EventFilter filter = filter_arguments(fcinfo);
 	Tuplestorestate *rows;
 	Relation	event;
@@ -228,6 +246,8 @@ es_read_all(PG_FUNCTION_ARGS)
 
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
+	if (!PG_ARGISNULL(5))
+		EsEpochCheck(event, store, PG_GETARG_INT64(5), from_position);
 	rows = begin_rows(fcinfo);
 
 	if (PG_ARGISNULL(4) || !PG_GETARG_BOOL(4))

@@ -360,6 +360,17 @@ merge_keys(EsLockKey *keys, int nkeys)
 	return kept;
 }
 
+/* Does this transaction hold the lock, or one that includes it? */
+static bool
+is_held(const EsLockKey *key)
+{
+	LOCKTAG		tag;
+
+	EsLockKeyTag(key, &tag);
+	return EsLockIsHeld(&tag, key->mode) ||
+		(key->kind == ES_LOCK_TAG && EsLockIsHeld(&tag, ShareRowExclusiveLock));
+}
+
 /* May this transaction take these locks singly?  Those it has are free. */
 static bool
 within_budget(const EsLockKey *keys, int nkeys)
@@ -369,13 +380,7 @@ within_budget(const EsLockKey *keys, int nkeys)
 	if (stream_locks <= max_stream_locks - nkeys)
 		return true;
 	for (int i = 0; i < nkeys; i++)
-	{
-		LOCKTAG		tag;
-
-		EsLockKeyTag(&keys[i], &tag);
-		if (!EsLockIsHeld(&tag, keys[i].mode))
-			wanted++;
-	}
+		wanted += !is_held(&keys[i]);
 	return wanted == 0 || stream_locks <= max_stream_locks - wanted;
 }
 
@@ -422,6 +427,33 @@ EsLockKeys(const EsStore *store, EsLockKey *keys, int nkeys)
 			stream_locks++;
 	}
 	EsGateEnter(store);
+}
+
+/*
+ * Take locks on top of those of EsLockKeys, behind the gate, where nobody may
+ * be waited for.  False if some of them cannot be had now; the others may
+ * have been taken.
+ */
+bool
+EsLockKeysTry(const EsStore *store, EsLockKey *keys, int nkeys)
+{
+	if (gate_lxid == EsCurrentLxid())
+		return true;
+	nkeys = merge_keys(keys, nkeys);
+	if (!within_budget(keys, nkeys))
+		return false;
+	for (int i = 0; i < nkeys; i++)
+	{
+		LOCKTAG		tag;
+
+		if (is_held(&keys[i]))
+			continue;
+		EsLockKeyTag(&keys[i], &tag);
+		if (LockAcquire(&tag, keys[i].mode, false, true) == LOCKACQUIRE_NOT_AVAIL)
+			return false;
+		stream_locks++;
+	}
+	return true;
 }
 
 /* EsLockKeys for an append to one stream, without tags. */

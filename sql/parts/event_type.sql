@@ -23,9 +23,9 @@ COMMENT ON COLUMN es_event_type.owner IS 'role with whose rights the expression 
 COMMENT ON COLUMN es_event_type.search_path IS 'where the names in the expression are looked up';
 
 CREATE TRIGGER es_owned_definition_change BEFORE INSERT OR UPDATE OR DELETE ON es_event_type
-	FOR EACH ROW EXECUTE FUNCTION es_owned_definition_change();
+	FOR EACH ROW EXECUTE FUNCTION es_owned_definition_change('event type');
 CREATE TRIGGER es_owned_definition_truncate AFTER TRUNCATE ON es_event_type
-	FOR EACH STATEMENT EXECUTE FUNCTION es_owned_definition_change();
+	FOR EACH STATEMENT EXECUTE FUNCTION es_owned_definition_change('event type');
 ALTER TABLE es_event_type
 	ENABLE ALWAYS TRIGGER es_owned_definition_change,
 	ENABLE ALWAYS TRIGGER es_owned_definition_truncate;
