@@ -618,8 +618,12 @@ next_of_both(StreamWalk *walk, TimestampTz *first_at)
 		walk->narchived--;
 	}
 	else
+	{
+		/* a copy: going on replaces it */
+		id = (text *) PG_DETOAST_DATUM_COPY(PointerGetDatum(id));
 		*first_at = DatumGetTimestampTz(slot_getattr(walk->slot, ES_EVENT_RECORDED_AT,
 													 &isnull));
+	}
 	if (order <= 0)
 		walk->id = next_stream(walk);
 	return id;
