@@ -25,7 +25,7 @@ ROOMS = eventstore catalog stream tag lifecycle log append read match boundary r
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog definition event_type upcast stream lifecycle append read log aggregate snapshot state decider command trial guard tag boundary check projection runner rebuild worker privilege
+PARTS = catalog definition event_type upcast stream lifecycle append read log aggregate snapshot state decider command trial guard tag boundary check projection runner rebuild subscription worker privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
