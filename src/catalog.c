@@ -45,7 +45,7 @@ forget_store(Datum arg, Oid relid)
 	if (relid == InvalidOid || relid == store.event ||
 		relid == store.gate || relid == store.settled ||
 		relid == store.position_seq || relid == store.event_tag ||
-		relid == store.retagged)
+		relid == store.retagged || relid == store.subscription_parked)
 		store_known = false;
 }
 
@@ -184,6 +184,12 @@ EsStoreGet(void)
 	store.stream = find_relation(schema, "es_stream");
 	store.upcaster = find_relation(schema, "es_upcaster");
 	store.event_type = find_relation(schema, "es_event_type");
+	store.subscription = find_relation(schema, "es_subscription");
+	store.subscription_consumer = find_relation(schema, "es_subscription_consumer");
+	store.subscription_partition = find_relation(schema, "es_subscription_partition");
+	store.subscription_parked = find_relation(schema, "es_subscription_parked");
+	store.parked_stream_key = find_relation(schema, "es_subscription_parked_stream_key");
+	store.parked_due = find_relation(schema, "es_subscription_parked_due_idx");
 	store_known = true;
 	return &store;
 }

@@ -29,6 +29,7 @@
 #define ES_LOCK_WORKER 0xE504
 #define ES_LOCK_REBUILD 0xE505
 #define ES_LOCK_TAG 0xE506
+#define ES_LOCK_SUBSCRIPTION 0xE507
 
 /* How long appends may be kept waiting by who waits for the gate. */
 #define ES_GATE_PATIENCE 30		/* ms */

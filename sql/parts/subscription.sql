@@ -235,7 +235,7 @@ CREATE FUNCTION es_wait_for_events(
 	timeout  interval DEFAULT '30 s',
 	consumer text     DEFAULT NULL
 ) RETURNS boolean
-	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION es_wait_for_events(text, interval, text) IS
 	'wait until a subscription has something to fetch';
 
