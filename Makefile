@@ -21,7 +21,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream tag lifecycle log append read match boundary retag guard check handler definition event_type upcast aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild subscription subscription_lease subscription_park subscription_fetch subscription_wait worker point
+ROOMS = eventstore catalog stream tag lifecycle log append read match boundary retag guard check handler definition event_type upcast aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild subscription subscription_lease subscription_park subscription_fetch subscription_commit subscription_wait worker point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.

@@ -141,6 +141,11 @@ extern int64 EsParkedAck(const EsLease *lease, int64 up_to);
 extern void EsParkedGiveUp(const EsLease *lease, const char *consumer);
 extern void EsParkedGiveBack(const EsLease *lease);
 
+/* subscription_commit.c */
+extern void EsSubscriptionInit(void);
+extern void EsSubscriptionCallBegin(void);
+extern void EsSubscriptionCallEnd(void);
+
 /* subscription_wait.c */
 extern void EsSubscriptionWake(void);
 

@@ -171,10 +171,12 @@ es_ack(PG_FUNCTION_ARGS)
 	EsRequireArgument(fcinfo, 0, "name");
 	EsRequireArgument(fcinfo, 1, "token");
 	PreventCommandIfReadOnly("es_ack()");
+	EsSubscriptionCallBegin();
 	EsLeaseOpenByToken(&lease, text_to_cstring(PG_GETARG_TEXT_PP(0)),
 					   text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	acknowledge(&lease, PG_ARGISNULL(2) ? PG_INT64_MAX : PG_GETARG_INT64(2));
 	EsLeaseWrite(&lease);
+	EsSubscriptionCallEnd();
 	PG_RETURN_VOID();
 }
 
@@ -509,6 +511,7 @@ es_fetch(PG_FUNCTION_ARGS)
 	consumer = consumer_argument(fcinfo, 1);
 	delivery.room = count_argument(fcinfo, 2);
 	usecs = lease_argument(fcinfo, 3);
+	EsSubscriptionCallBegin();
 	InitMaterializedSRF(fcinfo, 0);
 	delivery.rows = rsinfo->setResult;
 	delivery.desc = rsinfo->setDesc;
@@ -523,6 +526,7 @@ es_fetch(PG_FUNCTION_ARGS)
 		fetch(&delivery, &lease, PG_ARGISNULL(4) ? NULL :
 			  text_to_cstring(PG_GETARG_TEXT_PP(4)), usecs);
 	}
+	EsSubscriptionCallEnd();
 	table_close(delivery.event, NoLock);	/* kept: the rows may point to its TOAST table */
 	return (Datum) 0;
 }

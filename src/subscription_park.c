@@ -695,6 +695,7 @@ es_nack(PG_FUNCTION_ARGS)
 	find_event(&nacked);
 	put_aside(&nacked, fcinfo);
 	EsLeaseWrite(&nacked.lease);
+	ExecDropSingleTupleTableSlot(nacked.slot);
 	SPI_finish();
 	table_close(nacked.event, AccessShareLock);
 	PG_RETURN_ARRAYTYPE_P(construct_array(nacked.positions, nacked.npositions, INT8OID,
