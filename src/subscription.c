@@ -496,7 +496,7 @@ move_partitions(const char *name, int64 position)
 }
 
 /*
- * es_seek(name text, position bigint, time timestamptz) → bigint
+ * es_seek(name text, position bigint, at timestamptz) → bigint
  */
 Datum
 es_seek(PG_FUNCTION_ARGS)
@@ -509,11 +509,11 @@ es_seek(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(1) && PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("\"%s\" or \"%s\" must be given", "position", "time")));
+				 errmsg("\"%s\" or \"%s\" must be given", "position", "at")));
 	(void) EsSubscriptionOpen(name);
 	check_may_read_events();
 	PreventCommandIfReadOnly("es_seek()");
-	position = place_argument(fcinfo, 1, "position", 2, "time");
+	position = place_argument(fcinfo, 1, "position", 2, "at");
 	(void) lock_subscription(name, ExclusiveLock, false);
 	(void) EsSubscriptionOpen(name);
 	SPI_connect();

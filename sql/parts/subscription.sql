@@ -247,7 +247,7 @@ COMMENT ON FUNCTION es_wait_for_events(text, interval, text) IS
 CREATE FUNCTION es_seek(
 	name       text,
 	"position" bigint      DEFAULT NULL,
-	"time"     timestamptz DEFAULT NULL
+	at         timestamptz DEFAULT NULL
 ) RETURNS bigint
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION es_seek(text, bigint, timestamptz) IS
