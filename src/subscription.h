@@ -136,7 +136,7 @@ extern TimestampTz EsParkedNextDue(const EsSubscription *subscription);
 extern int	EsParkedTakeDue(const EsLease *lease, TimestampTz now, int max,
 							EsDueEvent **events);
 extern bool EsParkedHasDue(const EsLease *lease, const bool *wanted,
-						   TimestampTz now);
+						   const bool *void_in, TimestampTz now);
 extern int64 EsParkedAck(const EsLease *lease, int64 up_to);
 extern void EsParkedGiveUp(const EsLease *lease, const char *consumer);
 extern void EsParkedGiveBack(const EsLease *lease);

@@ -263,22 +263,27 @@ add_scope(EsQuery *query, const EsLease *lease, const bool *wanted)
 #define DUE_EVENTS \
 	"SELECT k.stream_id, k.position FROM @es_subscription_parked AS k" \
 	" WHERE k.subscription = $1 AND k.partition = ANY ($2) AND k.due_at <= $3" \
-	" AND NOT k.delivered AND ($4 OR NOT EXISTS" \
+	" AND (NOT k.delivered OR k.partition = ANY ($5)) AND ($4 OR NOT EXISTS" \
 	"  (SELECT FROM @es_subscription_parked AS b WHERE b.subscription = k.subscription" \
 	"   AND b.stream_id = k.stream_id AND b.position < k.position AND b.state <> 'skipped'))"
 
 static void
 add_due_arguments(EsQuery *query, const EsLease *lease, const bool *wanted,
-				  TimestampTz now)
+				  const bool *void_in, TimestampTz now)
 {
 	add_scope(query, lease, wanted);
 	EsQueryAdd(query, TIMESTAMPTZOID, TimestampTzGetDatum(now), false);
 	EsQueryAdd(query, BOOLOID, BoolGetDatum(!lease->subscription->holds_stream), false);
+	EsQueryAdd(query, INT4ARRAYOID, partition_array(lease, void_in), false);
 }
 
-/* Is something due in the partitions? */
+/*
+ * Is something due in the wanted partitions?  What is in flight in a partition
+ * where the delivery is void counts as well.
+ */
 bool
-EsParkedHasDue(const EsLease *lease, const bool *wanted, TimestampTz now)
+EsParkedHasDue(const EsLease *lease, const bool *wanted, const bool *void_in,
+			   TimestampTz now)
 {
 	EsQuery		query = {0};
 	bool		found;
@@ -286,7 +291,7 @@ EsParkedHasDue(const EsLease *lease, const bool *wanted, TimestampTz now)
 	if (EsParkedNextDue(lease->subscription) > now)
 		return false;
 	SPI_connect();
-	add_due_arguments(&query, lease, wanted, now);
+	add_due_arguments(&query, lease, wanted, void_in, now);
 	found = EsQueryRun(DUE_EVENTS " LIMIT 1", &query) > 0;
 	SPI_finish();
 	return found;
@@ -310,14 +315,16 @@ EsParkedTakeDue(const EsLease *lease, TimestampTz now, int max, EsDueEvent **eve
 {
 	MemoryContext context = CurrentMemoryContext;
 	EsQuery		query = {0};
+	bool	   *nowhere;
 	int			n;
 
 	if (EsParkedNextDue(lease->subscription) > now)
 		return 0;
 	SPI_connect();
-	add_due_arguments(&query, lease, NULL, now);
+	nowhere = palloc0(lease->subscription->partitions * sizeof(bool));
+	add_due_arguments(&query, lease, NULL, nowhere, now);
 	EsQueryAddInt64(&query, max);
-	n = EsQueryRun("WITH head AS (" DUE_EVENTS " ORDER BY k.due_at, k.position LIMIT $5),"
+	n = EsQueryRun("WITH head AS (" DUE_EVENTS " ORDER BY k.due_at, k.position LIMIT $6),"
 				   " taken AS (SELECT k.position FROM head AS h"
 				   "  JOIN @es_subscription_parked AS k ON k.subscription = $1"
 				   "  AND k.stream_id = h.stream_id"
@@ -326,7 +333,7 @@ EsParkedTakeDue(const EsLease *lease, TimestampTz now, int max, EsDueEvent **eve
 				   "   WHERE b.subscription = $1 AND b.stream_id = h.stream_id"
 				   "   AND b.position > h.position AND b.position < k.position"
 				   "   AND b.state IN ('parked', 'retry') AND NOT $4)"
-				   "  ORDER BY k.position LIMIT $5)"
+				   "  ORDER BY k.position LIMIT $6)"
 				   " UPDATE @es_subscription_parked AS u SET delivered = true,"
 				   " attempts = u.attempts + 1 FROM taken AS t"
 				   " WHERE u.subscription = $1 AND u.position = t.position"

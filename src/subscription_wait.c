@@ -124,10 +124,11 @@ is_to_take(const EsLease *lease, const EsPartition *partition, const bool *is_go
 /*
  * The partitions to look at: all, or those that are the consumer's or that it
  * may take.  In those that are to be taken everything behind the checkpoint is
- * there to fetch, in others what is behind the last delivery.
+ * there to fetch, in others what is behind the last delivery.  Fills in which
+ * are to be taken.
  */
 static bool *
-find_wanted(EsLease *lease, TimestampTz now)
+find_wanted(EsLease *lease, TimestampTz now, bool *to_take)
 {
 	int			partitions = lease->subscription->partitions;
 	bool	   *wanted = palloc0(partitions * sizeof(bool));
@@ -143,11 +144,11 @@ find_wanted(EsLease *lease, TimestampTz now)
 	for (int i = 0; i < partitions; i++)
 	{
 		EsPartition *partition = &lease->partitions[i];
-		bool		to_take = !partition->is_mine && is_to_take(lease, partition, is_gone);
 
-		if (to_take)
+		to_take[i] = !partition->is_mine && is_to_take(lease, partition, is_gone);
+		if (to_take[i])
 			partition->delivered_to = partition->position;
-		wanted[i] = lease->self == NULL || partition->is_mine || (to_take && room > 0);
+		wanted[i] = lease->self == NULL || partition->is_mine || (to_take[i] && room > 0);
 	}
 	return wanted;
 }
@@ -244,13 +245,15 @@ something_is_there(Waiter *waiter)
 	EsSubscription *subscription = EsSubscriptionOpen(waiter->name);
 	EsLease		lease;
 	bool	   *wanted;
+	bool	   *to_take;
 	bool		found;
 
 	EsLeaseLoad(&lease, subscription, waiter->consumer);
 	have_seen(waiter, subscription->partitions);
-	wanted = find_wanted(&lease, now);
+	to_take = palloc0(subscription->partitions * sizeof(bool));
+	wanted = find_wanted(&lease, now, to_take);
 	waiter->next_due = EsParkedNextDue(subscription);
-	found = EsParkedHasDue(&lease, wanted, now) || look_at_log(waiter, &lease, wanted);
+	found = EsParkedHasDue(&lease, wanted, to_take, now) || look_at_log(waiter, &lease, wanted);
 	MemoryContextSwitchTo(saved);
 	MemoryContextReset(waiter->look);
 	return found;
