@@ -416,12 +416,12 @@ static void
 check_triggers(CheckResult *result, const EsStore *store, Relation event)
 {
 	static const char *const triggers[][2] = {
-		{"zz_es_event_insert", "es_event_insert"},
-		{"aa_es_event_tag", "es_event_tag"},
-		{"es_event_refuse", "es_event_refuse"},
-		{"es_event_refuse_row", "es_event_refuse"},
-		{"es_event_statement_begin", "es_event_statement"},
-		{"es_event_statement_end", "es_event_statement"}
+		{"zz_es_event_insert", "zz_es_event_insert"},
+		{"aa_es_event_tag", "zz_es_event_tag"},
+		{"es_event_refuse", "zz_es_event_refuse"},
+		{"es_event_refuse_row", "zz_es_event_refuse"},
+		{"es_event_statement_begin", "zz_es_event_statement"},
+		{"es_event_statement_end", "zz_es_event_statement"}
 	};
 
 	for (size_t i = 0; i < lengthof(triggers); i++)
