@@ -26,7 +26,7 @@ ROOMS = eventstore catalog point \
 	stream tag lifecycle log epoch \
 	append metadata event_id insert read guard check \
 	match query_template boundary event_set boundary_read append_if boundary_state retag \
-	handler definition versioned template type_check event_type upcast \
+	handler definition definition_digest versioned template type_check event_type upcast \
 	digest category aggregate aggregate_define fold snapshot_table snapshot snapshot_due app_snapshot kept state \
 	decider command_id command trial \
 	query wake projection apply inline batch runner wait shadow rebuild worker \
@@ -45,7 +45,7 @@ PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log epoch guard trigger check \
+REGRESS = catalog stream append read log epoch guard trigger check hijack \
 	tag boundary boundary_command \
 	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \

@@ -115,9 +115,9 @@ static void
 add_appenders(Holders *holders, const EsBoundaryItem *item)
 {
 	VirtualTransactionId *fewest = NULL;
-	int			n = INT_MAX;
+	int			n = 0;
 
-	for (int i = 0; i < item->ntags && n > 0; i++)
+	for (int i = 0; i < item->ntags && (i == 0 || n > 0); i++)
 	{
 		EsLockKey	key = EsLockKeyOf(ES_LOCK_TAG, item->tags[i], ShareLock);
 		VirtualTransactionId *vxids;
@@ -126,7 +126,7 @@ add_appenders(Holders *holders, const EsBoundaryItem *item)
 
 		EsLockKeyTag(&key, &tag);
 		vxids = GetLockConflicts(&tag, ShareLock, &count);
-		if (count < n)
+		if (i == 0 || count < n)
 		{
 			fewest = vxids;
 			n = count;

@@ -26,6 +26,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "definition_digest.h"
 #include "point.h"
 #include "stream.h"
 #include "upcast.h"
@@ -241,16 +242,21 @@ leave_rights(EsUpcast *upcast)
 	upcast->definer = NULL;
 }
 
+/* What was entered for one expression may not do for the next one. */
 static void
-enter_rights(EsUpcast *upcast, const EsDefiner *definer)
+enter_rights(EsUpcast *upcast, const EsVersioned *upcaster)
 {
+	const EsDefiner *definer = &upcaster->definer;
+
 	if (upcast->definer != NULL && upcast->definer->role == definer->role &&
-		strcmp(upcast->definer->search_path, definer->search_path) == 0)
+		(upcaster->expression->is_plain ||
+		 (upcast->rights.nest_level > 0 &&
+		  strcmp(upcast->definer->search_path, definer->search_path) == 0)))
 		return;
 	leave_rights(upcast);
 	if (ES_BUG == 75)
 		return;
-	EsRightsEnter(definer, &upcast->rights);
+	EsRightsEnterFor(upcaster->expression, definer, &upcast->rights);
 	upcast->definer = definer;
 }
 
@@ -318,7 +324,7 @@ upcast_once(EsUpcast *upcast, Upcaster *upcaster)
 		leave_rights(upcast);
 		compile_upcaster(&upcast->upcasters, &upcaster->versioned);
 	}
-	enter_rights(upcast, &upcaster->versioned.definer);
+	enter_rights(upcast, &upcaster->versioned);
 	values[ES_EVENT_DATA - 1] = run_upcaster(upcast, &upcaster->versioned);
 	values[ES_EVENT_TYPE_VERSION - 1] = Int32GetDatum(upcaster->versioned.version + 1);
 	if (upcaster->new_type != NULL)
