@@ -30,12 +30,26 @@ BEGIN
 		EXECUTE format('COMMENT ON TRIGGER %I ON %s IS %L', r.name, r.relation, r.text);
 	END LOOP;
 
-	-- Columns that mean the same wherever they are.
+	-- Columns that mean the same wherever they are, those of es_event first.
+	FOR r IN
+		SELECT a.attrelid::regclass AS relation, a.attname AS name, col_description(e.attrelid, e.attnum) AS text
+			FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.objid AND a.attnum > 0
+			JOIN pg_class c ON c.relname = 'es_event' AND c.relnamespace =
+				(SELECT x.extnamespace FROM pg_extension x WHERE x.oid = extension)
+			JOIN pg_attribute e ON e.attrelid = c.oid AND e.attname = a.attname AND e.atttypid = a.atttypid
+			WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e'
+			AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = extension
+			AND a.attname NOT IN ('position', 'stream_id', 'event_type')
+			AND col_description(a.attrelid, a.attnum) IS NULL AND col_description(e.attrelid, e.attnum) IS NOT NULL
+	LOOP
+		EXECUTE format('COMMENT ON COLUMN %s.%I IS %L', r.relation, r.name, r.text);
+	END LOOP;
 	FOR r IN
 		SELECT a.attrelid::regclass AS relation, a.attname AS name, v.text
 			FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.objid AND a.attnum > 0
 			JOIN (VALUES
 				('aggregate', 'name of the aggregate'),
+				('archived_at', 'when it was archived'),
 				('backend_start', 'when the process began'),
 				('command_id', 'id that the command was sent with'),
 				('command_type', 'type of the command'),
@@ -43,19 +57,28 @@ BEGIN
 				('consumers', 'consumers with a lease'),
 				('created_at', 'when it was made'),
 				('done', 'how much of it is done'),
+				('entries', 'how many there are'),
 				('error_handler', 'ordinal of the handler that failed last'),
 				('error_position', 'position of the event that failed last'),
 				('event_type', 'type of the events'),
 				('events', 'how many events were dealt with'),
 				('events_per_second', 'how fast it goes'),
+				('first_hash', 'the least hash in it'),
+				('first_position', 'position of the first event'),
+				('first_segment', 'number of the first segment'),
+				('greatest_id', 'the greatest event id'),
 				('hold', 'what waits behind a parked event: the later events of its stream, or none'),
 				('in_flight', 'events that are delivered and not yet acknowledged'),
 				('job', 'what is being done'),
 				('lag_events', 'events that are settled and not yet dealt with'),
 				('lag_seconds', 'age of the oldest of those'),
 				('last_error', 'message of the last failure'),
+				('last_position', 'position of the last event'),
+				('last_segment', 'number of the last segment'),
+				('least_id', 'the least event id'),
 				('mode', 'inline: in the appending transaction; async: behind it'),
 				('name', 'its name'),
+				('offline_segments', 'segments whose events are kept elsewhere'),
 				('oldest_unacked_seconds', 'age of the oldest event that is not acknowledged'),
 				('on_error', 'what a failing handler does'),
 				('owner', 'role that made it'),
@@ -68,11 +91,15 @@ BEGIN
 				('pid', 'process that does it'),
 				('position', 'place in the log'),
 				('projection', 'name of the projection'),
+				('raw_bytes', 'size before it was compressed'),
+				('run', 'number of the run'),
 				('run_at', 'when it last ran'),
+				('segments', 'number of segments'),
 				('singleton', 'always true: there is one row'),
 				('skipped', 'events that were left out for good'),
 				('started_at', 'when it began'),
 				('status', 'how it is'),
+				('stored_bytes', 'size as it is stored'),
 				('stream_id', 'name of the stream'),
 				('subscription', 'name of the subscription'),
 				('table_name', 'the table'),
