@@ -44,7 +44,7 @@ PARTS = catalog definition event_type upcast \
 	projection runner rebuild worker \
 	track \
 	subscription \
-	privilege
+	comment privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
