@@ -2,7 +2,8 @@
 #
 # Two repositories: one made here, with every kind of change and every awkward
 # name; and this project's history, ES_GIT_REPO or the one around this file,
-# where there is one.
+# where there is one.  Half of each history is imported in an older form of the
+# events, which an upcaster leads to today's.
 use strict;
 use warnings;
 
