@@ -70,6 +70,16 @@ typedef struct EsStore
 	Oid			event_type;		/* es_event_type */
 	Oid			stream;			/* es_stream */
 	Oid			upcaster;		/* es_upcaster */
+	Oid			archive_segment;	/* es_archive_segment */
+	Oid			archive_position_key;	/* its index (first_position) */
+	Oid			archive_run;	/* es_archive_run */
+	Oid			archive_key;	/* es_archive_key */
+	Oid			subscription;	/* es_subscription */
+	Oid			subscription_consumer;	/* es_subscription_consumer */
+	Oid			subscription_partition; /* es_subscription_partition */
+	Oid			subscription_parked;	/* es_subscription_parked */
+	Oid			parked_stream_key;	/* its index (subscription, stream_id, position) */
+	Oid			parked_due;		/* its index (subscription, due_at) */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */
