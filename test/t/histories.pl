@@ -2,7 +2,8 @@
 #
 # Events are appended, streams truncated, limited, deleted and undeleted, types
 # get new versions, upcasters come, change and go, snapshots are taken, the
-# server is stopped and started, in an order drawn by lot.  All along, one
+# server is stopped and started, old events are archived, in an order drawn by
+# lot.  All along, one
 # session reads, which has read before: each stream forwards, backwards and
 # from the middle, its state now and at a version, the log by type, the read
 # model of a projection that is rebuilt.  ES_SEED repeats a run, ES_ROUNDS makes
@@ -170,8 +171,16 @@ sub restart
 	connect_both();
 }
 
-# Each with its share.  What moves events elsewhere, such as an archive, is one
-# more action, and nothing else here has to know of it.
+# Up to anywhere in the log, in small segments.
+sub archive
+{
+	my $before = 1 + int rand(@log + 1);
+	my $events = 8 + int rand 40;
+
+	run("CALL es_archive(before_position => (SELECT max(position) FROM es_event_all) * $before / " . (@log + 1) . ", segment_events => $events)");
+}
+
+# Each with its share.
 my @actions = (
 	[ 30, \&append ],
 	[ 10, \&append_newest ],
@@ -184,6 +193,7 @@ my @actions = (
 	[ 3, \&drop_upcaster ],
 	[ 5, \&take_snapshots ],
 	[ 5, \&run_projection ],
+	[ 2, \&archive ],
 	[ 1, \&restart ]);
 my @lots = map { my ($share, $action) = @$_; ($action) x $share } @actions;
 
@@ -323,6 +333,7 @@ foreach my $round (1 .. $rounds)
 is(join("\n", @differences[ 0 .. ($#differences < 4 ? $#differences : 4) ]), '',
 	"$happened random actions, " . @log . " events: the readers agree with the model (ES_SEED=$seed)");
 note join "\n", @done if @differences;
+cmp_ok($node->safe_psql('postgres', 'SELECT es_archived_position()'), '>', 0, 'some of them archived');
 store_is_sound($node, 'at the end');
 $_->quit foreach $writer, $reader;
 $node->stop;
