@@ -7,11 +7,12 @@
 #include "postgres.h"
 
 #include "append.h"
+#include "compat.h"
 
 extern void EsMakeEventId(EsNewEvent *event, int nth);
 extern void EsAssignIds(EsAppend *append);
 extern bool EsAppendIsRetry(Relation event, const EsStore *store,
 							EsAppend *append);
-extern void EsReportIdUsed(const EsNewEvent *event, const char *detail) pg_attribute_noreturn();
+pg_noreturn extern void EsReportIdUsed(const EsNewEvent *event, const char *detail);
 
 #endif							/* ES_EVENT_ID_H */
