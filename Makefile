@@ -23,8 +23,10 @@ VPATH := $(top)
 endif
 
 ROOMS = eventstore catalog point \
+	segment archive_key archive archive_list scan \
 	stream tag lifecycle log epoch \
 	append metadata event_id insert read guard check \
+	export archiver archive_check \
 	match query_template boundary event_set boundary_read append_if boundary_state retag \
 	handler definition definition_digest versioned template type_check event_type upcast \
 	digest category aggregate aggregate_define fold snapshot_table snapshot snapshot_due app_snapshot kept state \
@@ -37,7 +39,7 @@ OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 PARTS = catalog definition event_type upcast \
 	stream lifecycle append read log epoch \
 	aggregate snapshot state decider command trial \
-	guard tag boundary boundary_state check \
+	guard tag boundary boundary_state check archive \
 	projection runner rebuild worker \
 	track \
 	privilege
@@ -60,6 +62,10 @@ PROVE_TESTS = test/t/*.pl
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 
+# The codecs of archived events: those that the server has, where their headers
+# are installed.  The libraries are the server's own.
+has_header = $(shell echo '\#include <$(1)>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && echo yes)
+
 # The first target, also where PostgreSQL is still missing.
 all:
 
@@ -69,6 +75,15 @@ PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifneq ($(wildcard $(PGXS)),)
 
 include $(PGXS)
+
+ifeq ($(filter -lzstd,$(LIBS))$(call has_header,zstd.h),-lzstdyes)
+override CPPFLAGS += -DES_WITH_ZSTD
+SHLIB_LINK += -lzstd
+endif
+ifeq ($(filter -llz4,$(LIBS))$(call has_header,lz4.h),-llz4yes)
+override CPPFLAGS += -DES_WITH_LZ4
+SHLIB_LINK += -llz4
+endif
 
 ifneq ($(top),.)
 # Objects, the joined SQL and the expected output are looked for here.

@@ -246,6 +246,7 @@ EsAppendEvents(EsAppend *append)
 	}
 	EsAssign(event, store, append);
 	EsInsertEvents(event, append);
+	EsAppendCheckArchived(append);
 	table_close(event, NoLock);	/* kept to commit */
 	return last->version;
 }

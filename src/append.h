@@ -46,6 +46,8 @@ typedef struct EsAppend
 								 * no retry */
 	bool		own_stream;		/* the stream is named after a new id: no other
 								 * append can know it, so it needs no lock */
+	int64		archived;		/* last segment of the archive when the ids
+								 * were looked for */
 } EsAppend;
 
 extern bool EsAppendHasTags(const EsAppend *append);

@@ -48,6 +48,7 @@
 #include "compat.h"
 #include "log.h"
 #include "point.h"
+#include "scan.h"
 #include "tag.h"
 #include "upcast.h"
 
@@ -171,17 +172,6 @@ query_settled(Relation event, const EsStore *store, const EsBoundary *query,
 	return Min(last, lowest);
 }
 
-/* Did this transaction append the event? */
-static bool
-is_own(TupleTableSlot *slot)
-{
-	bool		isnull;
-
-	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(slot_getsysattr(slot,
-																					 MinTransactionIdAttributeNumber,
-																					 &isnull)));
-}
-
 /*
  * Up to where does the transaction's snapshot show all that matches?  Not up
  * to last when some of it was committed, or written by the running command,
@@ -197,7 +187,7 @@ seen_up_to(Relation event, const EsStore *store, const EsBoundary *query,
 	int64		position;
 
 	while ((slot = EsMatchNext(scan, &position, NULL)) != NULL)
-		if (!table_tuple_satisfies_snapshot(event, slot, GetActiveSnapshot()))
+		if (!EsScanIsSeen(event, slot, GetActiveSnapshot()))
 		{
 			last = position - 1;
 			break;
@@ -300,9 +290,9 @@ EsBoundaryConflict(Relation event, const EsStore *store,
 						first + 1, PG_INT64_MAX, ForwardScanDirection);
 	while ((slot = EsMatchNext(scan, &position, &item)) != NULL)
 	{
-		conflict.own = is_own(slot);
+		conflict.own = EsScanIsOwn(slot);
 		conflict.unseen = position <= condition->after && !conflict.own &&
-			!table_tuple_satisfies_snapshot(event, slot, GetTransactionSnapshot());
+			!EsScanIsSeen(event, slot, GetTransactionSnapshot());
 		if (position <= condition->after && !conflict.unseen)
 			continue;
 		note_conflict(&conflict, slot, position, item);

@@ -46,7 +46,8 @@ forget_store(Datum arg, Oid relid)
 		relid == store.gate || relid == store.settled ||
 		relid == store.epoch ||
 		relid == store.position_seq || relid == store.event_tag ||
-		relid == store.retagged)
+		relid == store.retagged || relid == store.archive_segment ||
+		relid == store.archive_run || relid == store.archive_key)
 		store_known = false;
 }
 
@@ -186,6 +187,10 @@ EsStoreGet(void)
 	store.stream = find_relation(schema, "es_stream");
 	store.upcaster = find_relation(schema, "es_upcaster");
 	store.event_type = find_relation(schema, "es_event_type");
+	store.archive_segment = find_relation(schema, "es_archive_segment");
+	store.archive_position_key = find_relation(schema, "es_archive_segment_first_position_key");
+	store.archive_run = find_relation(schema, "es_archive_run");
+	store.archive_key = find_relation(schema, "es_archive_key");
 	store_known = true;
 	return &store;
 }

@@ -70,6 +70,10 @@ typedef struct EsStore
 	Oid			event_type;		/* es_event_type */
 	Oid			stream;			/* es_stream */
 	Oid			upcaster;		/* es_upcaster */
+	Oid			archive_segment;	/* es_archive_segment */
+	Oid			archive_position_key;	/* its index (first_position) */
+	Oid			archive_run;	/* es_archive_run */
+	Oid			archive_key;	/* es_archive_key */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */

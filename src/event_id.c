@@ -15,8 +15,9 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "compat.h"
+#include "archive.h"
 #include "event_id.h"
+#include "scan.h"
 
 /* Random bytes fetched at once: the generator's price is mostly by the call. */
 #define ES_RANDOM_POOL 512
@@ -82,23 +83,6 @@ EsMakeEventId(EsNewEvent *event, int nth)
 	event->has_id = true;
 }
 
-/* Read the stored event with this id, committed or our own, into the slot. */
-static bool
-event_by_id(Relation event, Relation id_key, const pg_uuid_t *id,
-			TupleTableSlot *slot)
-{
-	ScanKeyData key;
-	IndexScanDesc scan;
-	bool		found;
-
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
-	scan = EsIndexBeginScan(event, id_key, SnapshotSelf, 1);
-	index_rescan(scan, &key, 1, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	index_endscan(scan);
-	return found;
-}
-
 /* Is the stored event in the slot the one that is being appended? */
 static bool
 is_same_event(TupleTableSlot *slot, const text *stream_id,
@@ -132,6 +116,57 @@ EsReportIdUsed(const EsNewEvent *event, const char *detail)
 			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "es_event_event_id_key")));
 }
 
+/* The last segment of the archive as of now, or 0. */
+int64
+EsLastArchived(void)
+{
+	Snapshot	snapshot;
+	int64		segment;
+
+	if (EsArchiveIsEmpty())
+		return 0;
+	snapshot = RegisterSnapshot(GetCatalogSnapshot(EsStoreGet()->archive_segment));
+	segment = EsArchiveLastSegment(snapshot);
+	UnregisterSnapshot(snapshot);
+	return segment;
+}
+
+/*
+ * 23505 if an event was archived, in a segment behind that one, with an id of
+ * a new event; archive.c says when to ask.
+ */
+void
+EsCheckIdArchived(const pg_uuid_t *id, int64 after_segment)
+{
+	Snapshot	snapshot;
+	EsNewEvent	event = {.event_id = *id};
+
+	if (EsArchiveIsEmpty())
+		return;
+	snapshot = RegisterSnapshot(GetCatalogSnapshot(EsStoreGet()->archive_segment));
+	if (EsArchiveFindId(id, after_segment, snapshot, NULL))
+		EsReportIdUsed(&event, "It belongs to an archived event.");
+	UnregisterSnapshot(snapshot);
+}
+
+/*
+ * The events are in the table: were others with their ids archived since
+ * EsAppendIsRetry looked?
+ */
+void
+EsAppendCheckArchived(const EsAppend *append)
+{
+	bool		has_ids = false;
+
+	for (int i = 0; i < append->nevents && !append->own_stream; i++)
+		has_ids |= append->events[i].has_id;
+	if (!has_ids || EsLastArchived() == append->archived)
+		return;
+	for (int i = 0; i < append->nevents; i++)
+		if (append->events[i].has_id)
+			EsCheckIdArchived(&append->events[i].event_id, append->archived);
+}
+
 /*
  * Is this append the repetition of an earlier one?  If all ids are stored,
  * with the same events in the same order, versions and positions are filled
@@ -146,13 +181,14 @@ EsAppendIsRetry(Relation event, const EsStore *store, EsAppend *append)
 	TupleTableSlot *slot = table_slot_create(event, NULL);
 	int			found = 0;
 
+	append->archived = EsLastArchived();	/* before the look */
 	for (int i = 0; i < append->nevents; i++)
 	{
 		EsNewEvent *new = &append->events[i];
 		bool		isnull;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!new->has_id || !event_by_id(event, id_key, &new->event_id, slot))
+		if (!new->has_id || !EsScanFindId(event, id_key, &new->event_id, slot))
 			continue;
 		if (!is_same_event(slot, append->stream_id, new))
 			EsReportIdUsed(new, "It belongs to a different event.");

@@ -469,36 +469,20 @@ EsFoldFindFirst(EsFold *fold)
 void
 EsFoldScan(EsFold *fold, int64 from_version)
 {
-	ScanKeyData keys[3];
-	int			nkeys = 1;
-
 	EsFoldFindFirst(fold);
-	from_version = Max(from_version, fold->first);
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ,
-						   PointerGetDatum(fold->stream_id));
-	if (from_version > 1)
-		ScanKeyInit(&keys[nkeys++], 2, BTGreaterEqualStrategyNumber, F_INT8GE,
-					Int64GetDatum(from_version));
-	if (fold->limit.version < PG_INT64_MAX)
-		ScanKeyInit(&keys[nkeys++], 2, BTLessEqualStrategyNumber, F_INT8LE,
-					Int64GetDatum(fold->limit.version));
-	fold->stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
-	fold->slot = table_slot_create(fold->event, NULL);
 	fold->upcast = EsUpcastBegin(RelationGetDescr(fold->event), false);
-	fold->scan = EsIndexBeginScan(fold->event, fold->stream_key,
-								  fold->snapshot, nkeys);
-	index_rescan(fold->scan, keys, nkeys, NULL, 0);
+	fold->scan = EsScanStream(fold->event, fold->snapshot, fold->stream_id,
+							  Max(from_version, fold->first), fold->limit.version,
+							  ForwardScanDirection);
 }
 
-/* Read the next event into the slot; false at the end or the limit. */
+/* Read the next event, into fold->slot; false at the end or the limit. */
 bool
 EsFoldFetch(EsFold *fold)
 {
-	TupleTableSlot *slot = fold->slot;
+	TupleTableSlot *slot = fold->slot = EsScanNext(fold->scan);
 
-	CHECK_FOR_INTERRUPTS();
-	if (!index_getnext_slot(fold->scan, ForwardScanDirection, slot))
+	if (slot == NULL)
 		return false;
 	slot_getsomeattrs(slot, ES_EVENT_EVENT_TYPE);
 	return DatumGetTimestampTz(slot->tts_values[ES_EVENT_RECORDED_AT - 1]) <=
@@ -564,9 +548,7 @@ EsFoldScanEnd(EsFold *fold)
 	if (fold->scan == NULL)
 		return;
 	EsUpcastEnd(fold->upcast);
-	index_endscan(fold->scan);
-	ExecDropSingleTupleTableSlot(fold->slot);
-	index_close(fold->stream_key, AccessShareLock);
+	EsScanEnd(fold->scan);
 	fold->scan = NULL;
 }
 

@@ -32,6 +32,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "archive.h"
 #include "catalog.h"
 #include "compat.h"
 #include "definition.h"
@@ -253,15 +254,12 @@ int64
 EsStreamFirstShown(Relation event, text *stream_id, Snapshot snapshot)
 {
 	StreamSettings settings;
-	Relation	stream_key;
 	EsStreamHead head;
 
 	AcceptInvalidationMessages();
 	if (!read_settings(stream_id, snapshot, &settings))
 		return 1;
-	stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
-	head = EsStreamHeadRead(event, stream_key, stream_id, snapshot);
-	index_close(stream_key, AccessShareLock);
+	head = EsStreamHeadRead(event, stream_id, snapshot);
 	return first_shown(event, stream_id, &settings, head.version, snapshot);
 }
 
@@ -332,7 +330,6 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 {
 	const EsStore *store;
 	Relation	event;
-	Relation	stream_key;
 	EsStreamHead head;
 
 	PreventCommandIfReadOnly(function);
@@ -342,9 +339,7 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 	event = EsEventOpen(&store, AccessShareLock);
 	EsStreamLock(store, PG_GETARG_TEXT_PP(0));
 	EsStreamCheckOpen(PG_GETARG_TEXT_PP(0));
-	stream_key = index_open(store->stream_key, AccessShareLock);
-	head = EsStreamHeadRead(event, stream_key, PG_GETARG_TEXT_PP(0), SnapshotSelf);
-	index_close(stream_key, AccessShareLock);
+	head = EsStreamHeadRead(event, PG_GETARG_TEXT_PP(0), SnapshotSelf);
 	table_close(event, AccessShareLock);
 	return head.version;
 }
@@ -494,6 +489,9 @@ typedef struct StreamWalk
 	bool		inclusive;		/* the stream "from" itself, too */
 	text	   *category;		/* NULL: all */
 	text	   *prefix;			/* the category and a dash */
+	text	   *id;				/* the next one of es_event; NULL: none left */
+	EsArchiveStream *archived;	/* the next one of the archive */
+	int64		narchived;		/* left of them */
 } StreamWalk;
 
 /* Find the first event of the next stream; false at the end. */
@@ -576,9 +574,12 @@ next_stream(StreamWalk *walk)
 }
 
 static void
-begin_walk(StreamWalk *walk, Relation event, text *category, text *after)
+begin_walk(StreamWalk *walk, Relation event, text *category, text *after,
+		   int64 max_count)
 {
 	walk->context = CurrentMemoryContext;
+	walk->archived = EsArchiveListStreams(GetActiveSnapshot(), after, category,
+										  max_count, &walk->narchived);
 	walk->event = event;
 	walk->stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
 	walk->slot = table_slot_create(event, NULL);
@@ -595,12 +596,45 @@ begin_walk(StreamWalk *walk, Relation event, text *category, text *after)
 	}
 }
 
+/*
+ * The next stream by name, of es_event or of the archive, and when its first
+ * event was recorded; NULL at the end.
+ */
+static text *
+next_of_both(StreamWalk *walk, TimestampTz *first_at)
+{
+	text	   *id = walk->id;
+	int			order = id == NULL ? 1 : walk->narchived == 0 ? -1 :
+		compare_ids(id, walk->archived->stream_id, false);
+	bool		isnull;
+
+	if (id == NULL && walk->narchived == 0)
+		return NULL;
+	if (order >= 0)
+	{
+		id = walk->archived->stream_id;
+		*first_at = walk->archived->first_at;
+		walk->archived++;
+		walk->narchived--;
+	}
+	else
+	{
+		/* a copy: going on replaces it */
+		id = (text *) PG_DETOAST_DATUM_COPY(PointerGetDatum(id));
+		*first_at = DatumGetTimestampTz(slot_getattr(walk->slot, ES_EVENT_RECORDED_AT,
+													 &isnull));
+	}
+	if (order <= 0)
+		walk->id = next_stream(walk);
+	return id;
+}
+
 static void
-put_stream(ReturnSetInfo *result, StreamWalk *walk, text *id)
+put_stream(ReturnSetInfo *result, StreamWalk *walk, text *id, TimestampTz first_at)
 {
 	StreamSettings settings;
 	Snapshot	snapshot = GetActiveSnapshot();
-	EsStreamHead head = EsStreamHeadRead(walk->event, walk->stream_key, id, snapshot);
+	EsStreamHead head = EsStreamHeadRead(walk->event, id, snapshot);
 	Datum		values[6];
 	bool		nulls[6] = {false};
 	int64		first = 1;
@@ -610,7 +644,7 @@ put_stream(ReturnSetInfo *result, StreamWalk *walk, text *id)
 	values[0] = PointerGetDatum(id);
 	values[1] = Int64GetDatum(head.version);
 	values[2] = Int64GetDatum(first);
-	values[3] = slot_getattr(walk->slot, ES_EVENT_RECORDED_AT, &nulls[3]);
+	values[3] = TimestampTzGetDatum(first_at);
 	values[4] = TimestampTzGetDatum(head.recorded_at);
 	values[5] = CStringGetTextDatum(settings.tombstoned ? "tombstoned" :
 									settings.deleted_before > head.version ? "deleted" : "live");
@@ -629,6 +663,7 @@ es_stream_list(PG_FUNCTION_ARGS)
 	const EsStore *store;
 	Relation	event;
 	int64		max_count = PG_ARGISNULL(2) ? PG_INT64_MAX : PG_GETARG_INT64(2);
+	TimestampTz first_at;
 	MemoryContext context;
 	MemoryContext saved;
 	text	   *id;
@@ -641,14 +676,16 @@ es_stream_list(PG_FUNCTION_ARGS)
 	EsCheckPrivilege(event, ACL_SELECT);
 	InitMaterializedSRF(fcinfo, 0);
 	begin_walk(&walk, event, PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0),
-			   PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
+			   PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), max_count);
 	context = AllocSetContextCreate(CurrentMemoryContext, "eventstore stream list",
 									ALLOCSET_SMALL_SIZES);
 	saved = MemoryContextSwitchTo(context);
-	for (int64 n = 0; n < max_count && (id = next_stream(&walk)) != NULL; n++)
+	if (max_count > 0)
+		walk.id = next_stream(&walk);
+	for (int64 n = 0; n < max_count && (id = next_of_both(&walk, &first_at)) != NULL; n++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		put_stream((ReturnSetInfo *) fcinfo->resultinfo, &walk, id);
+		put_stream((ReturnSetInfo *) fcinfo->resultinfo, &walk, id, first_at);
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(saved);

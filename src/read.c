@@ -27,6 +27,7 @@
 #include "definition.h"
 #include "lifecycle.h"
 #include "log.h"
+#include "scan.h"
 #include "stream.h"
 #include "upcast.h"
 
@@ -65,65 +66,27 @@ begin_rows(FunctionCallInfo fcinfo)
 	return rsinfo->setResult;
 }
 
-static IndexScanDesc
-begin_stream_scan(Relation event, Relation stream_key, text *stream_id,
-				  int64 from_version, bool backwards)
-{
-	IndexScanDesc scan;
-	ScanKeyData keys[2];
-	int			nkeys = 1;
-
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ,
-						   PointerGetDatum(stream_id));
-	if (from_version > 0)
-	{
-		ScanKeyInit(&keys[1], 2,
-					backwards ? BTLessStrategyNumber : BTGreaterStrategyNumber,
-					backwards ? F_INT8LT : F_INT8GT,
-					Int64GetDatum(from_version));
-		nkeys = 2;
-	}
-	scan = EsIndexBeginScan(event, stream_key, GetActiveSnapshot(), nkeys);
-	index_rescan(scan, keys, nkeys, NULL, 0);
-	return scan;
-}
-
-static bool
-is_below(TupleTableSlot *slot, int64 version)
-{
-	bool		isnull;
-
-	return version > 1 &&
-		DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull)) < version;
-}
-
 static void
-read_stream(Relation event, const EsStore *store, text *stream_id,
-			int64 from_version, int64 max_count, bool backwards, bool raw,
-			Tuplestorestate *rows)
+read_stream(Relation event, text *stream_id, int64 from_version, int64 max_count,
+			bool backwards, bool raw, Tuplestorestate *rows)
 {
-	Relation	stream_key = index_open(store->stream_key, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(event, NULL);
-	int64		first = EsStreamFirstShown(event, stream_id, GetActiveSnapshot());
-	ScanDirection direction = backwards ? BackwardScanDirection : ForwardScanDirection;
+	Snapshot	snapshot = GetActiveSnapshot();
+	int64		first = EsStreamFirstShown(event, stream_id, snapshot);
+	int64		last = PG_INT64_MAX;
 	EsUpcast   *upcast = raw ? NULL : EsUpcastBegin(RelationGetDescr(event), true);
-	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	EsScan	   *scan;
 
-	if (!backwards)
-		from_version = Max(from_version, first - 1);
-	scan = begin_stream_scan(event, stream_key, stream_id, from_version, backwards);
-	for (int64 n = 0; n < max_count && index_getnext_slot(scan, direction, slot); n++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (backwards && is_below(slot, first))
-			break;
+	if (backwards && from_version > 0)
+		last = from_version - 1;
+	else if (!backwards)
+		first = Max(first, Min(from_version, PG_INT64_MAX - 1) + 1);
+	scan = EsScanStream(event, snapshot, stream_id, first, last,
+						backwards ? BackwardScanDirection : ForwardScanDirection);
+	for (int64 n = 0; n < max_count && (slot = EsScanNext(scan)) != NULL; n++)
 		tuplestore_puttupleslot(rows, EsUpcastSlot(upcast, slot));
-	}
 	EsUpcastEnd(upcast);
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(stream_key, AccessShareLock);
+	EsScanEnd(scan);
 }
 
 /*
@@ -136,22 +99,19 @@ check_epoch(Relation event, const EsStore *store, text *stream_id,
 			int64 version, int64 epoch)
 {
 	int64		fork = EsEpochFork(event, store, epoch);
-	Relation	stream_key = index_open(store->stream_key, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(event, NULL);
-	IndexScanDesc scan;
 	bool		is_good = version == 0 || fork == PG_INT64_MAX;
 	bool		isnull;
 
 	if (!is_good)
 	{
-		scan = begin_stream_scan(event, stream_key, stream_id, version - 1, false);
-		is_good = index_getnext_slot(scan, ForwardScanDirection, slot) &&
-			DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull)) == version &&
+		EsScan	   *scan = EsScanStream(event, GetActiveSnapshot(), stream_id,
+										version, version, ForwardScanDirection);
+		TupleTableSlot *slot = EsScanNext(scan);
+
+		is_good = slot != NULL &&
 			DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull)) <= fork;
-		index_endscan(scan);
+		EsScanEnd(scan);
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(stream_key, AccessShareLock);
 	if (!is_good)
 		EsEpochReportLeft(psprintf("version " INT64_FORMAT " of stream \"%s\"",
 								   version, text_to_cstring(stream_id)),
@@ -181,7 +141,7 @@ es_read_stream(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(5))
 		check_epoch(event, store, PG_GETARG_TEXT_PP(0), from_version,
 					PG_GETARG_INT64(5));
-	read_stream(event, store, PG_GETARG_TEXT_PP(0), from_version, max_count,
+	read_stream(event, PG_GETARG_TEXT_PP(0), from_version, max_count,
 				backwards, !PG_ARGISNULL(4) && PG_GETARG_BOOL(4),
 				begin_rows(fcinfo));
 	table_close(event, NoLock);	/* kept: the rows may point to its TOAST table */

@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "definition_digest.h"
 #include "point.h"
+#include "scan.h"
 #include "stream.h"
 #include "upcast.h"
 #include "versioned.h"
@@ -430,16 +431,14 @@ goes_through(const EsVersionedSet *in, TupleTableSlot *slot, const Upcaster *thr
 
 /* Upcast the newest events whose chain goes through the upcaster, a few. */
 static void
-try_on_samples(EsUpcast *upcast, const Upcaster *upcaster, IndexScanDesc scan,
-			   TupleTableSlot *slot)
+try_on_samples(EsUpcast *upcast, const Upcaster *upcaster, EsScan *scan)
 {
+	TupleTableSlot *slot;
 	int			tried = 0;
 
-	index_rescan(scan, NULL, 0, NULL, 0);
 	for (int i = 0; i < ES_SAMPLE_SEARCH && tried < ES_SAMPLES &&
-		 index_getnext_slot(scan, BackwardScanDirection, slot); i++)
+		 (slot = EsScanNext(scan)) != NULL; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
 		if (!goes_through(&upcast->upcasters, slot, upcaster))
 			continue;
 		(void) EsUpcastSlot(upcast, slot);
@@ -456,10 +455,9 @@ check_upcaster(const text *event_type, int32 version)
 {
 	const EsStore *store;
 	Relation	event = EsEventOpen(&store, AccessShareLock);
-	Relation	index = index_open(store->position_key, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	IndexScanDesc scan = EsIndexBeginScan(event, index, snapshot, 0);
-	TupleTableSlot *slot = table_slot_create(event, NULL);
+	EsScan	   *scan = EsScanPositions(event, snapshot, 1, PG_INT64_MAX,
+									   BackwardScanDirection);
 	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(event), false);
 	Upcaster   *upcaster = upcast == NULL ? NULL :
 		find_upcaster(&upcast->upcasters, event_type, version);
@@ -467,13 +465,11 @@ check_upcaster(const text *event_type, int32 version)
 	if (upcaster != NULL)
 	{
 		compile_upcaster(&upcast->upcasters, &upcaster->versioned);
-		try_on_samples(upcast, upcaster, scan, slot);
+		try_on_samples(upcast, upcaster, scan);
 	}
 	EsUpcastEnd(upcast);
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	EsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
-	index_close(index, AccessShareLock);
 	table_close(event, AccessShareLock);
 }
 

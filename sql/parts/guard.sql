@@ -93,7 +93,12 @@ BEGIN
 			('reader', 'SELECT', 'es_upcaster'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_upcaster'),
 			('reader', 'SELECT', 'es_stream'),
-			('admin', 'INSERT, UPDATE', 'es_stream')
+			('admin', 'INSERT, UPDATE', 'es_stream'),
+			('reader', 'SELECT', 'es_event_all'),
+			('reader', 'SELECT', 'es_stat_archive'),
+			('admin', 'SELECT', 'es_archive_segment'),
+			('admin', 'SELECT', 'es_archive_run'),
+			('admin', 'SELECT', 'es_archive_key')
 		) AS v(level, privileges, name)
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
@@ -146,6 +151,12 @@ BEGIN
 				('admin', 'es_undelete_stream'),
 				('admin', 'es_tombstone_stream'),
 				('reader', 'es_stream_list'),
+				('reader', 'es_read_archive'),
+				('reader', 'es_archived_position'),
+				('admin', 'es_archive'),
+				('admin', 'es_export_segment'),
+				('admin', 'es_detach_segment'),
+				('admin', 'es_import_segment'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
 				('admin', 'es_create_projection'),

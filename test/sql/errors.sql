@@ -49,8 +49,6 @@ SELECT function, fires, wrong(function, fires) FROM (VALUES
 	('es_projection_guard', 'AFTER INSERT ON place FOR EACH ROW')) v(function, fires);
 CREATE FUNCTION called() RETURNS int AS 'eventstore', 'es_definition_change' LANGUAGE C;
 SELECT called();
-CREATE FUNCTION called2() RETURNS int AS 'eventstore', 'es_owned_definition_change' LANGUAGE C;
-SELECT called2();
 
 -- Texts and arguments.
 SELECT es_evolve('c', 'A', 'state AS next');
@@ -63,4 +61,4 @@ SET client_min_messages = warning;
 DROP EXTENSION eventstore CASCADE;
 DROP TABLE seen, place;
 DROP TYPE counter;
-DROP FUNCTION wrong, called, called2;
+DROP FUNCTION wrong, called;

@@ -46,10 +46,15 @@ SELECT operators > 700 AS operators, functions > 1800 AS functions FROM hostile.
 RESET client_min_messages;
 -- Types, and tables where names are looked for first of all.
 SELECT format('CREATE DOMAIN hostile.%I AS pg_catalog.%I CHECK (hostile.ring(%L))', t, t, t) FROM unnest('{text,int8,int4,bool,uuid,jsonb,timestamptz,interval,oid,regclass,regrole,name}'::text[]) t \gexec
-\o /dev/null
-SELECT format('CREATE TEMP TABLE %I (no int)', relname) FROM pg_class
-	WHERE relkind IN ('r', 'v') AND (relnamespace = 'es'::regnamespace OR relname IN ('pg_class', 'pg_proc', 'pg_namespace', 'pg_extension', 'pg_roles', 'pg_depend', 'pg_locks', 'pg_type')) \gexec
-\o
+DO $$
+DECLARE name text;
+BEGIN
+	FOR name IN SELECT relname FROM pg_catalog.pg_class WHERE relkind IN ('r', 'v')
+		AND (relnamespace = 'es'::regnamespace OR relname IN ('pg_class', 'pg_proc', 'pg_namespace', 'pg_extension', 'pg_roles', 'pg_depend', 'pg_locks', 'pg_type'))
+	LOOP
+		EXECUTE format('CREATE TEMP TABLE %I (no int)', name);
+	END LOOP;
+END $$;
 
 -- What users define, they define with a path of their own.
 CREATE TABLE public.total (id text PRIMARY KEY, amount numeric NOT NULL);
@@ -136,6 +141,8 @@ SELECT is_called FROM hostile.alarm;
 SELECT id, total.amount, counted.amount AS events FROM public.total FULL JOIN counted USING (id) ORDER BY id;
 
 -- What is there before the extension is not made part of it.
+-- (18 tells the line of the script.)
+\set SHOW_CONTEXT never
 DROP EXTENSION eventstore CASCADE;
 CREATE FUNCTION es.es_append(stream_id text, event_type text, data jsonb, expected_version bigint DEFAULT -1, metadata jsonb DEFAULT NULL,
 	event_id uuid DEFAULT NULL, tags text[] DEFAULT NULL) RETURNS bigint LANGUAGE sql AS 'SELECT 666::bigint';
@@ -147,5 +154,5 @@ CREATE EXTENSION eventstore SCHEMA es;
 
 SET client_min_messages = error;
 DROP SCHEMA es, hostile CASCADE;
-DROP TABLE total, counted;
+DROP TABLE public.total, public.counted;
 DISCARD TEMP;
