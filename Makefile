@@ -32,7 +32,8 @@ ROOMS = eventstore catalog point \
 	digest category aggregate aggregate_define fold snapshot_table snapshot snapshot_due app_snapshot kept state \
 	decider command_id command trial \
 	query wake projection apply inline batch runner wait shadow rebuild worker \
-	track
+	track \
+	subscription subscription_lease subscription_park subscription_fetch subscription_commit subscription_wait
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
@@ -42,6 +43,7 @@ PARTS = catalog definition event_type upcast \
 	guard tag boundary boundary_state check archive \
 	projection runner rebuild worker \
 	track \
+	subscription \
 	privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
@@ -52,7 +54,8 @@ REGRESS = catalog stream append read log epoch guard trigger check hijack \
 	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \
 	projection projection_rights runner rebuild drop_handler \
-	track track_rights errors
+	track track_rights errors \
+	subscription subscription_park
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))
