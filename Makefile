@@ -68,7 +68,7 @@ PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 
 # The codecs of archived events: those that the server has, where their headers
 # are installed.  The libraries are the server's own.
-has_header = $(shell echo '\#include <$(1)>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && echo yes)
+has_header = $(shell $(CC) $(CPPFLAGS) -E -include $(1) -x c /dev/null >/dev/null 2>&1 && echo yes)
 
 # The first target, also where PostgreSQL is still missing.
 all:
