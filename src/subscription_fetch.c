@@ -301,7 +301,7 @@ walk(Delivery *delivery, int64 from)
 {
 	EsPartition *partitions = delivery->lease->partitions;
 	EsLogReader *reader;
-	TupleTableSlot *slot;
+	TupleTableSlot *slot = NULL;
 	int64		reached;
 	int			passed = 0;
 
@@ -315,7 +315,8 @@ walk(Delivery *delivery, int64 from)
 		if (partitions[n].is_mine && EsLogReaderPosition(reader) > partitions[n].position)
 			meet_event(delivery, slot, EsLogReaderPosition(reader), n);
 	}
-	reached = EsLogReaderPosition(reader);
+	reached = ES_BUG == 94 && slot == NULL ? EsLastDrawn(delivery->store, NULL) :
+		EsLogReaderPosition(reader);
 	EsLogReaderEnd(reader);
 	PopActiveSnapshot();
 	return reached;

@@ -127,7 +127,7 @@ lock_partition(const EsSubscription *subscription, int partition)
 	LOCKTAG		tag;
 
 	lease_tag(subscription, 'p', psprintf("%d", partition), &tag);
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	return ES_BUG == 98 || LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 /* ----- rows ----- */
@@ -391,6 +391,7 @@ EsLeaseOpen(EsLease *lease, const EsSubscription *subscription, const char *cons
 				 errdetail("A transaction that has fetched or acknowledged in its name is not over."),
 				 errhint("Give each consumer a name of its own, or try again.")));
 	EsLeaseLoad(lease, subscription, consumer);
+	EsPoint("lease-loaded");
 }
 
 /*
@@ -442,7 +443,8 @@ EsLeaseShare(const EsLease *lease, const bool *is_dead)
 void
 EsLeaseGiveUp(EsLease *lease, EsPartition *partition)
 {
-	if (partition->in_flight > 0 && partition->delivered_to > partition->position)
+	if (ES_BUG != 97 && partition->in_flight > 0 &&
+		partition->delivered_to > partition->position)
 	{
 		partition->attempts++;
 		partition->attempted_to = Max(partition->attempted_to, partition->delivered_to);
@@ -591,7 +593,7 @@ EsLeaseReach(EsLease *lease, TimestampTz now)
 	for (int i = 0; i < lease->subscription->partitions; i++)
 		any_free |= lease->partitions[i].consumer == NULL;
 	lease->may_take = lock_free(lease, any_free ? wanted : 0);
-	if (ended != NIL || (any_free && wanted > 0))
+	if (ES_BUG != 95 && (ended != NIL || (any_free && wanted > 0)))
 	{
 		/* those who had the locks before may have changed what was read */
 		bool	   *may_take = lease->may_take;
