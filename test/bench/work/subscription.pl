@@ -88,15 +88,16 @@ END
 \$\$;
 SQL
 		$bench->store_sql($contender, 'SELECT es_start_worker()') if $worker;
+		my $sender = $bench->scratch_file("SET synchronous_commit = off;\nCALL send();\n");
 		my $cpu = $bench->{server}->cpu_seconds;
 		my $child = fork() // die "fork: $!\n";
 		if ($child == 0)
 		{
-			eval { $bench->store_sql($contender, 'SET synchronous_commit = off; CALL send()') };
+			eval { $bench->{server}->sql(db => $contender->{db}, schema => $contender->{store}, file => $sender) };
 			require POSIX;
 			POSIX::_exit($@ ? 1 : 0);
 		}
-		$bench->store_sql($contender, $_) foreach 'CALL arrive()';
+		$bench->store_sql($contender, 'CALL arrive()');
 		waitpid $child, 0;
 		my $median = $bench->store_sql($contender,
 			'SELECT extract(epoch FROM percentile_cont(0.5) WITHIN GROUP (ORDER BY taken)) FROM arrival');
