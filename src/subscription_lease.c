@@ -204,6 +204,20 @@ find_consumer(const EsLease *lease, const char *name)
 	return NULL;
 }
 
+/* A partition of a consumer that is not there is nobody's. */
+static void
+forget_strangers(EsLease *lease)
+{
+	for (int i = 0; i < lease->subscription->partitions; i++)
+	{
+		EsPartition *partition = &lease->partitions[i];
+
+		if (partition->consumer != NULL && !partition->is_mine &&
+			find_consumer(lease, partition->consumer) == NULL)
+			partition->consumer = NULL;
+	}
+}
+
 /*
  * Read the state as it is committed by now.  In the current memory context.
  * XX001 where a partition has no checkpoint.
@@ -232,6 +246,7 @@ EsLeaseLoad(EsLease *lease, const EsSubscription *subscription, const char *cons
 					 errmsg("partition %d of subscription \"%s\" has no checkpoint",
 							i, subscription->name),
 					 errhint("Drop the subscription and create it again.")));
+	forget_strangers(lease);
 }
 
 static void
@@ -570,6 +585,7 @@ balance(EsLease *lease, int share)
 
 		if (!lease->may_take[i] || partition->consumer != NULL)
 			continue;
+		EsLeaseGiveUp(lease, partition);
 		partition->consumer = unconstify(char *, lease->name);
 		partition->is_mine = partition->is_changed = true;
 		mine++;
