@@ -25,9 +25,9 @@ typedef enum EsAggregateColumn
 	ES_AGGREGATE_TYPE,
 	ES_AGGREGATE_EVERY,
 	ES_AGGREGATE_INTERVAL,
+	ES_AGGREGATE_BOUNDARY,
 	ES_AGGREGATE_OWNER,
-	ES_AGGREGATE_PATH,
-	ES_AGGREGATE_BOUNDARY
+	ES_AGGREGATE_PATH
 } EsAggregateColumn;
 
 #define ES_MAX_AGGREGATE (NAMEDATALEN - 1)	/* bytes of a name */
@@ -87,6 +87,9 @@ typedef struct EsAggregate
 	uint32		hash_mask;		/* of the table below */
 	EsEvolver **by_hash;		/* by hash of the event type, open addressing */
 	EsDeciders *deciders;	/* decider.c's, in this context */
+	uint64		upcasters;		/* EsUpcastGeneration() of the two below */
+	pg_uuid_t	upcast_digest;	/* what upcasters do to the events that matter */
+	bool		upcast_settings;	/* it depends on the settings of the session */
 
 	/* one fold at a time */
 	ParamListInfo params;		/* the state and the current event */
@@ -117,7 +120,10 @@ extern void EsAggregateClose(EsAggregate *aggregate);
 extern void EsAggregateCheck(const char *name);
 extern char *EsOwnAggregateArgument(FunctionCallInfo fcinfo, int n,
 									const char *argument);
-extern void EsDefinitionDrop(FunctionCallInfo fcinfo, const char *query,
-							 int nargs, bool if_exists, const char *what);
+extern void EsAggregatePartWrite(FunctionCallInfo fcinfo, const char *aggregate,
+								 Oid table, int ncolumns);
+extern void EsAggregatePartDrop(FunctionCallInfo fcinfo, Oid table,
+								const char *argument,
+								const char *what) pg_attribute_printf(4, 0);
 
 #endif							/* ES_AGGREGATE_H */

@@ -18,8 +18,10 @@
 
 #include "boundary.h"
 #include "definition.h"
+#include "epoch.h"
 #include "event_set.h"
 #include "event_type.h"
+#include "metadata.h"
 #include "point.h"
 #include "tag.h"
 
@@ -148,12 +150,15 @@ batch_argument(FunctionCallInfo fcinfo, int argument)
 static EsCondition
 condition_arguments(FunctionCallInfo fcinfo)
 {
-	EsCondition condition = {NULL, false, 0};
+	EsCondition condition = {.query = NULL};
 
 	if (!PG_ARGISNULL(1))
 		condition.query = EsBoundaryParse(PG_GETARG_JSONB_P(1));
 	condition.has_after = !PG_ARGISNULL(2);
 	condition.after = EsNaturalArgument(fcinfo, 2, "after", 0);
+	condition.has_epoch = !PG_ARGISNULL(3);
+	if (condition.has_epoch)
+		condition.epoch = PG_GETARG_INT64(3);
 	return condition;
 }
 
@@ -259,6 +264,8 @@ append_if(Batch *batch, const EsCondition *condition, int64 *position)
 	}
 	else
 	{
+		if (condition->has_epoch)
+			EsEpochCheck(event, store, condition->epoch, condition->after);
 		if (condition->query != NULL)
 			conflict = EsBoundaryConflict(event, store, condition);
 		if (conflict.position == 0)
@@ -269,7 +276,7 @@ append_if(Batch *batch, const EsCondition *condition, int64 *position)
 }
 
 /*
- * es_append_if(events jsonb, fail_if_events_match jsonb, after bigint)
+ * es_append_if(events jsonb, fail_if_events_match jsonb, after bigint, epoch bigint)
  *		→ bigint
  */
 Datum
@@ -310,7 +317,7 @@ fill_answer(const EsConflict *conflict, int64 position, Datum *values, bool *nul
 }
 
 /*
- * es_try_append_if(events jsonb, fail_if_events_match jsonb, after bigint)
+ * es_try_append_if(events jsonb, fail_if_events_match jsonb, after bigint, epoch bigint)
  *		→ (appended boolean, position bigint, conflict_position bigint,
  *		   conflict_type text, conflict_tags text[], conflict_item integer)
  */

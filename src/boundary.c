@@ -48,6 +48,7 @@
 #include "compat.h"
 #include "log.h"
 #include "point.h"
+#include "scan.h"
 #include "tag.h"
 #include "upcast.h"
 
@@ -115,9 +116,9 @@ static void
 add_appenders(Holders *holders, const EsBoundaryItem *item)
 {
 	VirtualTransactionId *fewest = NULL;
-	int			n = INT_MAX;
+	int			n = 0;
 
-	for (int i = 0; i < item->ntags && n > 0; i++)
+	for (int i = 0; i < item->ntags && (i == 0 || n > 0); i++)
 	{
 		EsLockKey	key = EsLockKeyOf(ES_LOCK_TAG, item->tags[i], ShareLock);
 		VirtualTransactionId *vxids;
@@ -126,7 +127,7 @@ add_appenders(Holders *holders, const EsBoundaryItem *item)
 
 		EsLockKeyTag(&key, &tag);
 		vxids = GetLockConflicts(&tag, ShareLock, &count);
-		if (count < n)
+		if (i == 0 || count < n)
 		{
 			fewest = vxids;
 			n = count;
@@ -171,17 +172,6 @@ query_settled(Relation event, const EsStore *store, const EsBoundary *query,
 	return Min(last, lowest);
 }
 
-/* Did this transaction append the event? */
-static bool
-is_own(TupleTableSlot *slot)
-{
-	bool		isnull;
-
-	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(slot_getsysattr(slot,
-																					 MinTransactionIdAttributeNumber,
-																					 &isnull)));
-}
-
 /*
  * Up to where does the transaction's snapshot show all that matches?  Not up
  * to last when some of it was committed, or written by the running command,
@@ -197,7 +187,7 @@ seen_up_to(Relation event, const EsStore *store, const EsBoundary *query,
 	int64		position;
 
 	while ((slot = EsMatchNext(scan, &position, NULL)) != NULL)
-		if (!table_tuple_satisfies_snapshot(event, slot, GetActiveSnapshot()))
+		if (!EsScanIsSeen(event, slot, GetActiveSnapshot()))
 		{
 			last = position - 1;
 			break;
@@ -209,7 +199,7 @@ seen_up_to(Relation event, const EsStore *store, const EsBoundary *query,
 /*
  * Read the events of the range that match, and make durable what is handed
  * out.  What matches is decided by what is stored, what is handed out is its
- * newest form.  Answers the position, no later than the range's end, up to
+ * newest form, unless it is wanted raw.  Answers the position, no later than the range's end, up to
  * which there can be no others.
  *
  * Below that position nothing of others can appear or vanish, so SnapshotSelf
@@ -226,14 +216,15 @@ EsBoundaryRead(Relation event, const EsStore *store, const EsBoundary *query,
 	XLogRecPtr	needed;
 	int64		last = query_settled(event, store, query, &needed);
 	int64		position;
-	EsUpcast   *upcast;
+	EsUpcast   *upcast = NULL;
 	EsMatchScan *scan;
 	TupleTableSlot *slot;
 
 	last = Min(last, range->last);
 	if (fixed && !RecoveryInProgress())
 		last = seen_up_to(event, store, query, range->first, last);
-	upcast = EsUpcastBegin(RelationGetDescr(event), !range->runs_code);
+	if (!range->raw)
+		upcast = EsUpcastBegin(RelationGetDescr(event), !range->runs_code);
 	scan = EsMatchBegin(event, store, query,
 						fixed || ES_BUG == 68 ? GetActiveSnapshot() : SnapshotSelf,
 						range->backwards ? last : range->first,
@@ -299,9 +290,9 @@ EsBoundaryConflict(Relation event, const EsStore *store,
 						first + 1, PG_INT64_MAX, ForwardScanDirection);
 	while ((slot = EsMatchNext(scan, &position, &item)) != NULL)
 	{
-		conflict.own = is_own(slot);
+		conflict.own = EsScanIsOwn(slot);
 		conflict.unseen = position <= condition->after && !conflict.own &&
-			!table_tuple_satisfies_snapshot(event, slot, GetTransactionSnapshot());
+			!EsScanIsSeen(event, slot, GetTransactionSnapshot());
 		if (position <= condition->after && !conflict.unseen)
 			continue;
 		note_conflict(&conflict, slot, position, item);

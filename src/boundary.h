@@ -19,6 +19,8 @@ typedef struct EsCondition
 	EsBoundary *query;			/* NULL: no condition */
 	bool		has_after;
 	int64		after;			/* 0 without */
+	bool		has_epoch;
+	int64		epoch;			/* in which after was told */
 } EsCondition;
 
 /* The event that is there all the same. */
@@ -40,10 +42,11 @@ typedef struct EsBoundaryRange
 	int64		last;
 	int64		max_count;
 	bool		backwards;		/* from the last one on */
+	bool		raw;			/* as they are stored */
 	bool		runs_code;		/* what is done with them may be code of users */
 } EsBoundaryRange;
 
-#define ES_BOUNDARY_ALL {1, PG_INT64_MAX, PG_INT64_MAX, false, false}
+#define ES_BOUNDARY_ALL {1, PG_INT64_MAX, PG_INT64_MAX, false, false, false}
 
 /* What to do with each event that is read. */
 typedef void (*EsEventSink) (TupleTableSlot *slot, void *arg);

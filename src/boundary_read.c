@@ -10,6 +10,7 @@
 
 #include "boundary.h"
 #include "definition.h"
+#include "epoch.h"
 
 PG_FUNCTION_INFO_V1(es_read);
 PG_FUNCTION_INFO_V1(es_read_boundary);
@@ -29,7 +30,7 @@ put_row(TupleTableSlot *slot, void *arg)
 
 /*
  * es_read(query jsonb, from_position bigint, max_count bigint,
- *		   backwards boolean) → SETOF es_event
+ *		   backwards boolean, raw boolean, epoch bigint) → SETOF es_event
  */
 Datum
 es_read(PG_FUNCTION_ARGS)
@@ -41,9 +42,12 @@ es_read(PG_FUNCTION_ARGS)
 	Relation	event = EsEventOpen(&store, AccessShareLock);
 
 	EsCheckPrivilege(event, ACL_SELECT);
+	if (!PG_ARGISNULL(5))
+		EsEpochCheck(event, store, PG_GETARG_INT64(5), from);
 	InitMaterializedSRF(fcinfo, 0);
 	range.max_count = EsNaturalArgument(fcinfo, 2, "max_count", PG_INT64_MAX);
-	range.backwards = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	range.backwards = EsFlagArgument(fcinfo, 3);
+	range.raw = EsFlagArgument(fcinfo, 4);
 	if (range.backwards)
 		range.last = from == 0 ? PG_INT64_MAX : from - 1;
 	else
@@ -64,7 +68,7 @@ put_element(TupleTableSlot *slot, void *arg)
 }
 
 /*
- * es_read_boundary(query jsonb) → (after bigint, events es_event[])
+ * es_read_boundary(query jsonb, raw boolean) → (after bigint, events es_event[])
  */
 Datum
 es_read_boundary(PG_FUNCTION_ARGS)
@@ -82,6 +86,7 @@ es_read_boundary(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	events = initArrayResult(event->rd_rel->reltype, CurrentMemoryContext, false);
+	all.raw = EsFlagArgument(fcinfo, 1);
 	values[0] = Int64GetDatum(EsBoundaryRead(event, store, query, &all, put_element, events));
 	values[1] = makeArrayResult(events, CurrentMemoryContext);
 	table_close(event, NoLock);

@@ -32,6 +32,7 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -54,6 +55,7 @@
 #include "fold.h"
 #include "kept.h"
 #include "lifecycle.h"
+#include "metadata.h"
 #include "point.h"
 #include "query_template.h"
 #include "snapshot.h"

@@ -11,6 +11,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/uuid.h"
 
+#include "event_id.h"
 #include "event_set.h"
 #include "event_type.h"
 #include "point.h"

@@ -6,13 +6,13 @@
 
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "executor/tuptable.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
 #include "aggregate.h"
+#include "scan.h"
 #include "stream.h"
 #include "upcast.h"
 
@@ -38,14 +38,15 @@ typedef struct EsFold
 	int64		base;			/* version it began at: a snapshot's, or the last
 								 * one not shown */
 	TimestampTz since;			/* when that was taken, or the first event's time */
-	Relation	stream_key;		/* open while scanning */
-	IndexScanDesc scan;			/* NULL: not scanning */
+	EsScan	   *scan;			/* NULL: not scanning */
 	TupleTableSlot *slot;		/* the current event */
-	TupleTableSlot *shown;		/* the same in its newest form */
+	bool		show_all;		/* the caller shows every event */
+	TupleTableSlot *shown;		/* the same in its newest form, if it matters */
 	EsUpcast   *upcast;			/* NULL: nothing to do */
 	EsRights	rights;			/* what to go back to */
 } EsFold;
 
+extern bool EsFoldConcerns(const EsAggregate *aggregate, const text *event_type);
 extern void EsFoldForget(EsAggregate *aggregate);
 extern void EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
 						text *stream_id, Snapshot snapshot);

@@ -24,9 +24,12 @@
 #include "storage/predicate.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
 
+#include "archive.h"
 #include "compat.h"
 #include "match.h"
+#include "scan.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -231,13 +234,11 @@ EsBoundaryMatches(const EsBoundary *query, text *event_type, ArrayType *tags)
 /* Along one index: of a tag, or of the log. */
 typedef struct Cursor
 {
-	Relation	heap;			/* es_event_tag or es_event */
-	AttrNumber	position_attno; /* in heap */
-	AttrNumber	type_attno;
-	IndexScanDesc scan;
-	TupleTableSlot *slot;		/* the current row */
-	ScanKeyData keys[2];		/* the tag, if any, and the position */
-	int			nkeys;
+	bool		along_log;		/* and not along a tag */
+	EsScan	   *log;			/* then: the walk; NULL: not begun */
+	IndexScanDesc scan;			/* else: of es_event_tag */
+	TupleTableSlot *slot;		/* the current row; of the log, the event */
+	ScanKeyData keys[2];		/* the tag and the position */
 	bool		index_only;		/* the row itself is not looked at without need */
 	Buffer		visibility;		/* page of the visibility map last looked at */
 	bool		begun;
@@ -267,8 +268,10 @@ struct EsMatchScan
 	int64		next;			/* where it goes on */
 	ItemWalk   *walks;
 	int			nwalks;
+	int64		border;			/* archived up to here, if the snapshot is fixed */
 	IndexScanDesc fetch;		/* of the events themselves, by position */
-	TupleTableSlot *slot;		/* the current event */
+	TupleTableSlot *slot;		/* the current event of es_event */
+	EsScan	   *archived;		/* of the current event, where it is archived */
 };
 
 /* Is a behind b, in the direction of the walk? */
@@ -278,30 +281,39 @@ is_behind(const EsMatchScan *scan, int64 a, int64 b)
 	return ScanDirectionIsForward(scan->direction) ? a < b : a > b;
 }
 
-/* Along a tag, or with NULL along the log; with_type: to tell the rows' types. */
+/* Be ready to walk a tag, or the log (NULL); with_type: to tell the rows' types. */
 static void
 cursor_init(EsMatchScan *scan, Cursor *cursor, text *tag, bool with_type)
 {
 	bool		forward = ScanDirectionIsForward(scan->direction);
 
-	cursor->heap = tag == NULL ? scan->event : scan->event_tag;
-	cursor->position_attno = tag == NULL ? ES_EVENT_POSITION : ES_EVENT_TAG_POSITION;
-	cursor->type_attno = tag == NULL ? ES_EVENT_EVENT_TYPE : ES_EVENT_TAG_EVENT_TYPE;
-	if (tag != NULL)
-		ScanKeyEntryInitialize(&cursor->keys[cursor->nkeys++], 0, 1,
-							   BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
-							   F_TEXTEQ, PointerGetDatum(tag));
-	ScanKeyInit(&cursor->keys[cursor->nkeys], cursor->nkeys + 1,
+	cursor->along_log = tag == NULL;
+	if (cursor->along_log)
+		return;
+	ScanKeyEntryInitialize(&cursor->keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(tag));
+	ScanKeyInit(&cursor->keys[1], 2,
 				forward ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
 				forward ? F_INT8GE : F_INT8LE, Int64GetDatum(0));
-	cursor->nkeys++;
-	cursor->slot = table_slot_create(cursor->heap, NULL);
-	cursor->scan = EsIndexBeginScan(cursor->heap,
-									tag == NULL ? scan->position_key : scan->tag_key,
-									scan->snapshot, cursor->nkeys);
-	cursor->index_only = tag != NULL && !with_type;
+	cursor->slot = table_slot_create(scan->event_tag, NULL);
+	cursor->scan = EsIndexBeginScan(scan->event_tag, scan->tag_key, scan->snapshot, 2);
+	cursor->index_only = !with_type;
 	cursor->scan->xs_want_itup = cursor->index_only;
 	cursor->visibility = InvalidBuffer;
+}
+
+static void
+cursor_end(Cursor *cursor)
+{
+	if (cursor->log != NULL)
+		EsScanEnd(cursor->log);
+	cursor->log = NULL;
+	if (cursor->along_log)
+		return;
+	if (BufferIsValid(cursor->visibility))
+		ReleaseBuffer(cursor->visibility);
+	index_endscan(cursor->scan);
+	ExecDropSingleTupleTableSlot(cursor->slot);
 }
 
 /*
@@ -320,8 +332,8 @@ next_entry(EsMatchScan *scan, Cursor *cursor)
 		BlockNumber block = ItemPointerGetBlockNumber(tid);
 
 		CHECK_FOR_INTERRUPTS();
-		if (VM_ALL_VISIBLE(cursor->heap, block, &cursor->visibility))
-			PredicateLockPage(cursor->heap, block, scan->snapshot);
+		if (VM_ALL_VISIBLE(scan->event_tag, block, &cursor->visibility))
+			PredicateLockPage(scan->event_tag, block, scan->snapshot);
 		else if (!index_fetch_heap(cursor->scan, cursor->slot))
 			continue;
 		cursor->position = DatumGetInt64(index_getattr(cursor->scan->xs_itup, 2,
@@ -344,14 +356,37 @@ cursor_step(EsMatchScan *scan, Cursor *cursor)
 		cursor->done = !next_entry(scan, cursor);
 		return !cursor->done;
 	}
-	if (!index_getnext_slot(cursor->scan, scan->direction, cursor->slot))
+	if (cursor->along_log)
+		cursor->slot = EsScanNext(cursor->log);
+	if (cursor->along_log ? cursor->slot == NULL :
+		!index_getnext_slot(cursor->scan, scan->direction, cursor->slot))
 	{
 		cursor->done = true;
 		return false;
 	}
-	cursor->position = DatumGetInt64(slot_getattr(cursor->slot,
-												  cursor->position_attno, &isnull));
+	cursor->position = DatumGetInt64(slot_getattr(cursor->slot, cursor->along_log ?
+												  (int) ES_EVENT_POSITION : (int) ES_EVENT_TAG_POSITION,
+												  &isnull));
 	return true;
+}
+
+/* Begin anew at a position. */
+static void
+cursor_restart(EsMatchScan *scan, Cursor *cursor, int64 position)
+{
+	bool		forward = ScanDirectionIsForward(scan->direction);
+
+	cursor->begun = true;
+	if (!cursor->along_log)
+	{
+		cursor->keys[1].sk_argument = Int64GetDatum(position);
+		index_rescan(cursor->scan, cursor->keys, 2, NULL, 0);
+		return;
+	}
+	cursor_end(cursor);
+	cursor->log = EsScanPositions(scan->event, scan->snapshot,
+								  forward ? position : scan->last,
+								  forward ? scan->last : position, scan->direction);
 }
 
 /*
@@ -372,9 +407,7 @@ cursor_seek(EsMatchScan *scan, Cursor *cursor, int64 position)
 		if (!is_behind(scan, cursor->position, position))
 			return true;
 	}
-	cursor->begun = true;
-	cursor->keys[cursor->nkeys - 1].sk_argument = Int64GetDatum(position);
-	index_rescan(cursor->scan, cursor->keys, cursor->nkeys, NULL, 0);
+	cursor_restart(scan, cursor, position);
 	return cursor_step(scan, cursor);
 }
 
@@ -386,7 +419,9 @@ type_matches(const EsBoundaryItem *item, const Cursor *cursor)
 
 	if (item->ntypes == 0)
 		return true;
-	type = DatumGetTextPP(slot_getattr(cursor->slot, cursor->type_attno, &isnull));
+	type = DatumGetTextPP(slot_getattr(cursor->slot, cursor->along_log ?
+									   (int) ES_EVENT_EVENT_TYPE : (int) ES_EVENT_TAG_EVENT_TYPE,
+									   &isnull));
 	return is_among(type, item->types, item->ntypes);
 }
 
@@ -459,6 +494,7 @@ EsMatchBegin(Relation event, const EsStore *store, const EsBoundary *query,
 	scan->direction = direction;
 	scan->next = first;
 	scan->last = last;
+	scan->border = IsMVCCSnapshot(snapshot) ? EsArchiveLastPosition(snapshot) : 0;
 	scan->slot = table_slot_create(event, NULL);
 	scan->fetch = EsIndexBeginScan(event, scan->position_key, snapshot, 1);
 	scan->nwalks = query->nitems;
@@ -488,14 +524,32 @@ nearest_walk(EsMatchScan *scan)
 	return nearest;
 }
 
-static bool
+/* Read an event that a tag has led to, from where it is; NULL if nowhere. */
+static TupleTableSlot *
 fetch_event(EsMatchScan *scan, int64 position)
 {
 	ScanKeyData key;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(position));
-	index_rescan(scan->fetch, &key, 1, NULL, 0);
-	return index_getnext_slot(scan->fetch, ForwardScanDirection, scan->slot);
+	if (position > scan->border)
+	{
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(position));
+		index_rescan(scan->fetch, &key, 1, NULL, 0);
+		if (index_getnext_slot(scan->fetch, ForwardScanDirection, scan->slot))
+			return scan->slot;
+		if (IsMVCCSnapshot(scan->snapshot))
+			return NULL;
+	}
+	scan->archived = EsScanPositions(scan->event, scan->snapshot, position, position,
+									 ForwardScanDirection);
+	return EsScanNext(scan->archived);
+}
+
+static void
+forget_event(EsMatchScan *scan)
+{
+	if (scan->archived != NULL)
+		EsScanEnd(scan->archived);
+	scan->archived = NULL;
 }
 
 /*
@@ -507,28 +561,23 @@ TupleTableSlot *
 EsMatchNext(EsMatchScan *scan, int64 *position, int *item)
 {
 	ItemWalk   *walk;
+	TupleTableSlot *slot;
 
 	while ((walk = nearest_walk(scan)) != NULL)
 	{
 		scan->next = walk->position +
 			(ScanDirectionIsForward(scan->direction) ? 1 : -1);
-		if (!fetch_event(scan, walk->position))
+		forget_event(scan);
+		slot = walk->cursors->along_log ? walk->cursors->slot :
+			fetch_event(scan, walk->position);
+		if (slot == NULL)
 			continue;			/* a tag without its event: es_check() tells */
 		*position = walk->position;
 		if (item != NULL)
 			*item = (int) (walk - scan->walks) + 1;
-		return scan->slot;
+		return slot;
 	}
 	return NULL;
-}
-
-static void
-cursor_end(Cursor *cursor)
-{
-	if (BufferIsValid(cursor->visibility))
-		ReleaseBuffer(cursor->visibility);
-	index_endscan(cursor->scan);
-	ExecDropSingleTupleTableSlot(cursor->slot);
 }
 
 void
@@ -537,6 +586,7 @@ EsMatchEnd(EsMatchScan *scan)
 	for (int i = 0; i < scan->nwalks; i++)
 		for (int j = 0; j < scan->walks[i].ncursors; j++)
 			cursor_end(&scan->walks[i].cursors[j]);
+	forget_event(scan);
 	index_endscan(scan->fetch);
 	ExecDropSingleTupleTableSlot(scan->slot);
 	index_close(scan->position_key, NoLock);

@@ -8,10 +8,14 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
 #include "template.h"
+
+/* Texts of one template; most of so many must be the same. */
+#define ES_MAX_EXPANDED 10000
 
 /* A piece of a template: fixed text, or the way to a value. */
 typedef struct TemplatePart
@@ -169,6 +173,18 @@ path_texts(Expansion *expansion, List *path)
 	return texts;
 }
 
+/* Several placeholders that lead to arrays multiply. */
+static void
+check_length(const Expansion *expansion)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (list_length(expansion->texts) >= ES_MAX_EXPANDED)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a template gives too many texts"),
+				 errdetail("It gives one for each combination of the elements of arrays.")));
+}
+
 /* Add what the parts from the n-th on make of a beginning. */
 static void
 expand(Expansion *expansion, int n, char *beginning)
@@ -176,6 +192,7 @@ expand(Expansion *expansion, int n, char *beginning)
 	TemplatePart *part;
 	ListCell   *cell;
 
+	check_length(expansion);
 	if (n == list_length(expansion->template->parts))
 	{
 		expansion->texts = lappend(expansion->texts, beginning);
