@@ -61,6 +61,7 @@
 #include "log.h"
 #include "point.h"
 #include "match.h"
+#include "stat.h"
 #include "stream.h"
 #include "tag.h"
 #include "upcast.h"
@@ -745,13 +746,18 @@ append_if(Batch *batch, const Condition *condition, int64 *position)
 	if (condition->query != NULL)
 		EsCheckPrivilege(event, ACL_SELECT);
 	if (prepare_batch(event, store, batch, condition->query))
+	{
+		EsStatCount(ES_COUNT_RETRIES, 1);
 		EsNoteLastPosition(batch->events[batch->nevents - 1].position);
+	}
 	else
 	{
 		if (condition->query != NULL)
 			conflict = find_conflict(event, store, condition);
 		for (int i = 0; i < batch->nruns && conflict.position == 0; i++)
 			(void) EsAppendEvents(&batch->runs[i]);
+		if (conflict.position != 0)
+			EsStatCount(ES_COUNT_CONFLICTS, 1);
 	}
 	*position = batch->events[batch->nevents - 1].position;
 	table_close(event, NoLock);

@@ -184,6 +184,7 @@ EsStoreGet(void)
 	store.stream = find_relation(schema, "es_stream");
 	store.upcaster = find_relation(schema, "es_upcaster");
 	store.event_type = find_relation(schema, "es_event_type");
+	store.counter = find_relation(schema, "es_counter");
 	store_known = true;
 	return &store;
 }

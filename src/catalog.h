@@ -69,6 +69,7 @@ typedef struct EsStore
 	Oid			event_type;		/* es_event_type */
 	Oid			stream;			/* es_stream */
 	Oid			upcaster;		/* es_upcaster */
+	Oid			counter;		/* es_counter, under which the store counts */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */

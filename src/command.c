@@ -45,6 +45,7 @@
 #include "lifecycle.h"
 #include "point.h"
 #include "snapshot.h"
+#include "stat.h"
 #include "stream.h"
 
 /* Columns of es_command; the table's definition rules. */
@@ -241,6 +242,7 @@ event_metadata(const Command *command, Jsonb *own)
 static void
 report_rejection(const Command *command, int64 version, const char *reason)
 {
+	EsStatCount(ES_COUNT_REJECTED, 1);
 	ereport(ERROR,
 			(errcode(ERRCODE_RAISE_EXCEPTION),
 			 errmsg("%s", reason),
@@ -329,7 +331,10 @@ handle_command(Relation event, const Command *command)
 	if (ES_BUG != 41)
 		EsStreamLock(EsStoreGet(), command->stream_id);
 	if (command->has_id && was_handled(command, &version))
+	{
+		EsStatCount(ES_COUNT_RETRIES, 1);
 		return version;
+	}
 	EsStreamCheckOpen(command->stream_id);
 	check_snapshot(event, command);
 	CommandCounterIncrement();

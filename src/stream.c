@@ -30,6 +30,7 @@
 
 #include "compat.h"
 #include "point.h"
+#include "stat.h"
 #include "stream.h"
 
 /* How often a stream's lock is asked for before this session queues for it. */
@@ -571,6 +572,8 @@ EsStreamHeadForAppend(Relation event, Relation stream_key, text *stream_id)
 	{
 		head = head_of_slot(slot);
 		if (ES_BUG != 10 && is_after_xact_snapshot(event, slot))
+		{
+			EsStatCount(ES_COUNT_CONFLICTS, 1);
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("could not append to stream \"%s\" due to concurrent append",
@@ -580,6 +583,7 @@ EsStreamHeadForAppend(Relation event, Relation stream_key, text *stream_id)
 					 errhint("Roll back, read the stream again and decide again."),
 					 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
 										"es_expected_version")));
+		}
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	return head;
