@@ -8,6 +8,7 @@
 -- Holds no rows, and is not worth dumping.
 CREATE TABLE es_counter ();
 COMMENT ON TABLE es_counter IS 'stands in the server''s statistics for what es_stat_store counts; holds no rows';
+SELECT pg_catalog.pg_extension_config_dump('es_counter', '');
 
 CREATE FUNCTION es_stat_log(
 	OUT events            bigint,
