@@ -21,7 +21,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stat stat_progress stat_sample stat_store stream tag lifecycle log append read match boundary retag guard check check_event check_health check_index check_schema handler definition event_type upcast aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild worker point
+ROOMS = eventstore catalog stat stat_progress stat_sample stat_store stream tag lifecycle log append read match boundary retag guard check check_event check_health check_index check_schema handler definition event_type upcast aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild report report_chart report_html report_store report_stream report_style worker point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.

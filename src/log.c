@@ -640,9 +640,9 @@ event_at_or_behind(Relation event, Relation index, Snapshot snapshot,
  * clock was set back; the answer is then one of the places where an event
  * recorded in time is followed by one recorded later.
  */
-static int64
-last_position_by(Relation event, const EsStore *store, Snapshot snapshot,
-				 TimestampTz at)
+int64
+EsPositionBy(Relation event, const EsStore *store, Snapshot snapshot,
+			 TimestampTz at)
 {
 	Relation	index = index_open(store->position_key, AccessShareLock);
 	int64		low = 0;
@@ -683,8 +683,8 @@ es_position_at(PG_FUNCTION_ARGS)
 	EsCheckPrivilege(event, ACL_SELECT);
 	settled = settled_position(event, store);
 	PushActiveSnapshot(EsLogSnapshot());
-	position = last_position_by(event, store, GetActiveSnapshot(),
-								PG_GETARG_TIMESTAMPTZ(0));
+	position = EsPositionBy(event, store, GetActiveSnapshot(),
+							PG_GETARG_TIMESTAMPTZ(0));
 	PopActiveSnapshot();
 	table_close(event, AccessShareLock);
 

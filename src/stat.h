@@ -59,8 +59,7 @@ extern int64 EsEventSize(TupleTableSlot *slot);
 typedef enum EsJob
 {
 	ES_JOB_RUN,					/* a batch of a projection */
-	ES_JOB_CHECK,				/* es_check() */
-	ES_JOB_REPORT				/* es_report() */
+	ES_JOB_CHECK				/* es_check() */
 } EsJob;
 
 extern void EsProgressBegin(EsJob job, const char *name);
