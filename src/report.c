@@ -24,22 +24,17 @@ static void
 begin_page(EsReport *report, const char *kind, const char *title)
 {
 	StringInfo	out = report->out;
-	StringInfoData plain;
 
-	/* a title holds text alone: none of the marks that EsHtmlText may make */
-	initStringInfo(&plain);
-	for (const char *c = title; *c != '\0' && plain.len < 80; c++)
-		if ((unsigned char) *c >= 0x20 && (unsigned char) *c < 0x7F && strchr("&<>\"'`", *c) == NULL)
-			appendStringInfoChar(&plain, *c);
-	appendStringInfo(out, "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8>\n"
-					 "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n"
-					 "<meta name=viewport content=\"width=device-width,initial-scale=1\">\n"
-					 "<meta name=color-scheme content=\"light dark\">\n"
-					 "<title>%s &middot; eventstore</title>\n<style>%s</style></head>\n<body><main>\n"
-					 "<header><h1><small>%s</small>", plain.data, EsReportStyle, kind);
+	appendStringInfoString(out, "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8>\n"
+						   "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n"
+						   "<meta name=viewport content=\"width=device-width,initial-scale=1\">\n"
+						   "<meta name=color-scheme content=\"light dark\">\n"
+						   "<title>");
+	EsHtmlTitle(out, title);
+	appendStringInfo(out, " &middot; eventstore</title>\n<style>%s</style></head>\n<body><main>\n"
+					 "<header><h1><small>%s</small>", EsReportStyle, kind);
 	EsHtmlText(out, title, 300);
 	appendStringInfoString(out, "</h1></header>\n");
-	pfree(plain.data);
 }
 
 static void

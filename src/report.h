@@ -41,6 +41,7 @@ typedef struct EsBuckets
 } EsBuckets;
 
 /* text (report_html.c) */
+extern void EsHtmlTitle(StringInfo out, const char *value);
 extern void EsHtmlText(StringInfo out, const char *value, int max);
 extern void EsHtmlCount(StringInfo out, int64 value);
 extern void EsHtmlBytes(StringInfo out, int64 bytes);

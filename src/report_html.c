@@ -49,6 +49,29 @@ put_character(StringInfo out, pg_wchar c)
 		appendStringInfoChar(out, (char) c);
 }
 
+/* Text from the store where there can be no markup: what cannot be seen goes. */
+void
+EsHtmlTitle(StringInfo out, const char *value)
+{
+	char	   *utf8 = pg_server_to_any(value, strlen(value), PG_UTF8);
+	int			shown = 0;
+	int			n;
+
+	for (const unsigned char *c = (unsigned char *) utf8; *c != '\0' && shown < 80; c += n)
+	{
+		n = pg_encoding_mblen(PG_UTF8, (const char *) c);
+		if (n > (int) strlen((const char *) c) || !pg_utf8_islegal(c, n))
+			n = 1;
+		else if (!is_invisible(utf8_to_unicode(c)))
+		{
+			put_character(out, utf8_to_unicode(c));
+			shown++;
+		}
+	}
+	if (utf8 != value)
+		pfree(utf8);
+}
+
 /*
  * Text from the store, at most so many bytes of it, isolated from its
  * surroundings.  max 0: all.
