@@ -359,6 +359,17 @@ put_life(Overview *overview)
 
 /* ----- types and streams ----- */
 
+static const char *const about = "&asymp;&nbsp;";
+
+/* An estimate with no more digits than it is worth. */
+static int64
+round_estimate(double value)
+{
+	double		unit = value < 1000 ? 1 : pow(10, floor(log10(value)) - 2);
+
+	return (int64) (rint(value / unit) * unit);
+}
+
 static void
 put_types(Overview *overview)
 {
@@ -381,7 +392,9 @@ put_types(Overview *overview)
 		appendStringInfoString(out, "<td class=bars>");
 		EsHtmlBar(out, share, named ? i : ES_REPORT_COLORS - 1);
 		appendStringInfo(out, "<td class=n data-value=%.0f>", rint(type->count * weight));
-		EsHtmlCount(out, (int64) rint(type->count * weight));
+		appendStringInfoString(out, EsSampleIsWhole(&overview->sample) ? "" : about);
+		EsHtmlCount(out, EsSampleIsWhole(&overview->sample) ? type->count :
+					round_estimate(type->count * weight));
 		appendStringInfo(out, "<td class=n>%.1f&nbsp;%%", 100 * share);
 	}
 	appendStringInfoString(out, "</tbody></table>");
@@ -530,10 +543,12 @@ put_size_tiles(EsReport *report)
 			   " holder_position FROM @es_stat_store", NULL);
 	estimated = EsQueryText(0, 3)[0] == 't';
 	EsHtmlTile(out, "events", "Events", query_double(1));
+	appendStringInfoString(out, estimated ? about : "");
 	EsHtmlCount(out, EsQueryInt64(0, 1));
 	EsHtmlTileEnd(out, estimated ? "estimated from a sample" : "counted");
 	EsHtmlTile(out, "streams", "Streams", query_double(2));
-	EsHtmlCount(out, EsQueryInt64(0, 2));
+	appendStringInfoString(out, estimated ? about : "");
+	EsHtmlCount(out, estimated ? round_estimate(query_double(2)) : EsQueryInt64(0, 2));
 	EsHtmlTileEnd(out, estimated ? "estimated from a sample" : "counted");
 	EsHtmlTile(out, "rate", "Events per second", query_double(4));
 	appendStringInfo(out, query_double(4) < 100 ? "%.1f" : "%.0f", query_double(4));
@@ -685,38 +700,62 @@ put_finding(StringInfo out, int row)
 	appendStringInfoString(out, "</span>");
 }
 
+/* The names of some results, as a list. */
+static void
+put_names(StringInfo out, int from, int to)
+{
+	for (int i = from; i < to; i++)
+	{
+		appendStringInfoString(out, i == from ? "" : ", ");
+		EsHtmlText(out, EsQueryText(i, 1), 0);
+	}
+}
+
+static void
+put_findings(StringInfo out, const char *id, int from, int to)
+{
+	if (from == to)
+		return;
+	appendStringInfo(out, "<table id=%s class=health><tbody>", id);
+	for (int i = from; i < to; i++)
+		put_finding(out, i);
+	appendStringInfoString(out, "</tbody></table>");
+}
+
 /*
- * What es_check() finds, the worst first; what is well opens on demand.  The
- * section goes to the end of the page, so it is kept, and counted, for later.
+ * What es_check() finds, the worst first; what is well opens on demand, and
+ * what a page has no time for is named.  The section goes to the end of the
+ * page, so it is kept, and counted, for later.
  */
 static StringInfo
 make_health(int *errors, int *warnings)
 {
 	StringInfo	out = makeStringInfo();
-	uint64		n = EsQueryRun("SELECT c.check_name, c.status, c.detail, c.hint"
-							   " FROM @es_check('300 ms') WITH ORDINALITY AS c(check_name, status, detail, hint, n)"
-							   " ORDER BY array_position(ARRAY['error', 'warning', 'ok'], c.status), c.n", NULL);
-	uint64		ill = 0;
+	int			counts[4] = {0};	/* errors, warnings, sound, unfinished */
+	int			ill;
+	int			n = EsQueryRun("SELECT c.check_name, c.status, c.detail, c.hint, k.class"
+							   " FROM @es_check('300 ms') WITH ORDINALITY AS c(check_name, status, detail, hint, n),"
+							   " LATERAL (SELECT CASE WHEN c.status = 'warning' AND c.detail LIKE 'not finished:%' THEN 4"
+							   " ELSE array_position(ARRAY['error', 'warning', 'ok'], c.status) END::bigint) AS k(class)"
+							   " ORDER BY k.class, c.n", NULL);
 
-	*errors = *warnings = 0;
-	for (uint64 i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
+		counts[EsQueryInt64(i, 5) - 1]++;
+	*errors = counts[0];
+	*warnings = counts[1];
+	ill = counts[0] + counts[1];
+	appendStringInfoString(out, "<section><h2>Health</h2><p>What <code>es_check()</code> finds in 0.3&nbsp;s.");
+	if (counts[3] > 0)
 	{
-		*errors += strcmp(EsQueryText(i, 2), "error") == 0;
-		*warnings += strcmp(EsQueryText(i, 2), "warning") == 0;
+		appendStringInfoString(out, " That was too little for these, which take a call of their own: <span id=unfinished>");
+		put_names(out, n - counts[3], n);
+		appendStringInfoString(out, "</span>.");
 	}
-	ill = *errors + *warnings;
-	appendStringInfoString(out, "<section><h2>Health</h2><p>What <code>es_check()</code> finds in 0.3&nbsp;s; what it had no time for says so.</p>");
-	if (ill > 0)
-		appendStringInfoString(out, "<table id=ill class=health><tbody>");
-	for (uint64 i = 0; i < ill; i++)
-		put_finding(out, i);
-	if (ill > 0)
-		appendStringInfoString(out, "</tbody></table>");
-	appendStringInfo(out, "<details><summary>%d checks found nothing wrong</summary><table id=well class=health><tbody>",
-					 (int) (n - ill));
-	for (uint64 i = ill; i < n; i++)
-		put_finding(out, i);
-	appendStringInfoString(out, "</tbody></table></details></section>\n");
+	appendStringInfoString(out, "</p>");
+	put_findings(out, "ill", 0, ill);
+	appendStringInfo(out, "<details><summary>%d checks found nothing wrong</summary>", counts[2]);
+	put_findings(out, "well", ill, ill + counts[2]);
+	appendStringInfoString(out, "</details></section>\n");
 	return out;
 }
 
