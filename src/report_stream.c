@@ -409,6 +409,7 @@ put_events_head(Timeline *timeline)
 	{
 		appendStringInfoString(out, "The states could not be computed: ");
 		EsHtmlText(out, timeline->problem, 500);
+		appendStringInfoChar(out, '.');
 	}
 	else if (timeline->aggregate == NULL)
 		appendStringInfoString(out, "No aggregate folds this stream, so no states are shown.");

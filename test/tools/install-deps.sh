@@ -11,6 +11,9 @@
 # Debian's.  Where nothing is missing the script says nothing and touches
 # neither apt nor the network.
 #
+# A browser and the Prometheus exporters are wanted by two tests, which say so
+# and are skipped without them: where those cannot be had, the rest goes on.
+#
 # Debian's server package would create a cluster and start it.  The targets of
 # this project leave no server running, so a server that this script installs
 # comes without one; "pg_createcluster 15 main --start" makes it later.
@@ -84,6 +87,16 @@ missing()
 	have shellcheck || echo shellcheck
 }
 
+# What tests can do without, but had better not.
+wanted()
+{
+	[[ $level != build ]] || return 0
+	have chromium || have chromium-browser || have google-chrome || echo chromium
+	have prometheus-postgres-exporter || echo prometheus-postgres-exporter
+	have prometheus-sql-exporter || echo prometheus-sql-exporter
+	have promtool || echo prometheus
+}
+
 case $level in
 	build | test | ci) ;;
 	*)
@@ -98,14 +111,25 @@ if [[ $pg_config == */* && ! -x $pg_config ]]; then
 fi
 
 mapfile -t packages < <(missing | sort -u)
-[[ ${#packages[@]} -eq 0 ]] && exit 0
+mapfile -t extras < <(wanted)
+[[ ${#packages[@]} -eq 0 && ${#extras[@]} -eq 0 ]] && exit 0
 
+# do_without: go on if nothing but extras is missing.
+do_without()
+{
+	[[ ${#packages[@]} -eq 0 ]] || return 0
+	echo "not installed, so that some tests are skipped: ${extras[*]}" >&2
+	exit 0
+}
+
+have apt-get || do_without
 if ! have apt-get; then
 	echo "missing, and there is no apt-get to install it: ${packages[*]}" >&2
 	exit 1
 fi
 as_root=()
 if [[ $(id -u) -ne 0 ]]; then
+	have sudo || do_without
 	if ! have sudo; then
 		echo "missing: ${packages[*]//PG/$(debian_major)}" >&2
 		echo "Install them, or run this as root or as a user with sudo." >&2
@@ -116,10 +140,13 @@ fi
 
 log=$(mktemp)
 no_cluster=/etc/postgresql-common/createcluster.d/eventstore-install.conf
+no_services=/usr/sbin/policy-rc.d
 placed=
+refusing=
 finish()
 {
 	rm -f "$log"
+	[[ -z $refusing ]] || "${as_root[@]}" rm -f "$no_services"
 	[[ -z $placed ]] || "${as_root[@]}" rm -f "$no_cluster"
 }
 trap finish EXIT
@@ -134,7 +161,7 @@ run_quietly()
 }
 
 echo "installing with apt: updating the package lists"
-run_quietly apt-get -q -o Acquire::Retries=3 update
+run_quietly apt-get -q -o Acquire::Retries=3 update || { [[ ${#packages[@]} -gt 0 ]] || do_without; exit 1; }
 major=$(debian_major)
 packages=("${packages[@]//PG/$major}")
 
@@ -143,12 +170,26 @@ if [[ " ${packages[*]} " == *" postgresql-$major "* && ! -e $no_cluster ]]; then
 	placed=yes
 	echo "create_main_cluster = false" | "${as_root[@]}" tee "$no_cluster" >/dev/null
 fi
-echo "installing with apt: ${packages[*]}"
-run_quietly apt-get -q -y -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \
-	install --no-install-recommends "${packages[@]}"
+# install PACKAGE...
+install()
+{
+	echo "installing with apt: $*"
+	run_quietly apt-get -q -y -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \
+		install --no-install-recommends "$@"
+}
+
+[[ ${#packages[@]} -eq 0 ]] || install "${packages[@]}"
 
 mapfile -t packages < <(missing | sort -u)
 if [[ ${#packages[@]} -gt 0 ]]; then
 	echo "still missing after the installation, for \"$pg_config\": ${packages[*]//PG/$major}" >&2
 	exit 1
 fi
+
+# Their packages would start services, which nobody here has asked for.
+if [[ ${#extras[@]} -gt 0 && ! -e $no_services ]]; then
+	refusing=yes
+	printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$no_services" >/dev/null
+	"${as_root[@]}" chmod 755 "$no_services"
+fi
+[[ ${#extras[@]} -eq 0 ]] || install "${extras[@]}" || do_without
