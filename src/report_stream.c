@@ -304,8 +304,8 @@ has_line(const char *text, const char *line, int len)
 		len--;
 	while (text != NULL && *text != '\0')
 	{
-		const char *end = strchrnul(text, '\n');
-		int			n = end - text;
+		int			n = strcspn(text, "\n");
+		const char *end = text + n;
 
 		while (n > 0 && text[n - 1] == ',')
 			n--;
@@ -325,7 +325,7 @@ put_state(StringInfo out, const char *state, const char *before)
 	appendStringInfoString(out, "<pre class=state>");
 	for (const char *line = state; *line != '\0' && left > 0;)
 	{
-		int			len = strchrnul(line, '\n') - line;
+		int			len = strcspn(line, "\n");
 		bool		is_new = before != NULL && !has_line(before, line, len);
 
 		appendStringInfoString(out, is_new ? "<mark>" : "");

@@ -112,6 +112,9 @@ is($standby->safe_psql('postgres', 'SELECT sum(events) FROM es_stat_stream'),
 is($standby->safe_psql('postgres', q(SELECT string_agg(check_name || ' ' || status, ', ') FROM es_check() WHERE status <> 'ok')), '',
 	'es_check() on a standby');
 
+like($standby->safe_psql('postgres', 'SELECT es_report()'), qr/<title>postgres &middot; eventstore.*<\/html>/s, 'es_report() on a standby');
+like($standby->safe_psql('postgres', q(SELECT es_report('s-9'))), qr/id="v1".*<\/html>/s, 'and of a stream');
+
 $standby->stop;
 $node->stop;
 done_testing();
