@@ -14,21 +14,22 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "archive.h"
+#include "archive_check.h"
 #include "check.h"
 #include "compat.h"
 #include "log.h"
+#include "scan.h"
 #include "stat.h"
 #include "stream.h"
 #include "tag.h"
@@ -107,12 +108,31 @@ add_tags(RowSet *set, Datum tags, bool isnull, TupleTableSlot *event, int times)
 		add_tag(set, elements[i], position, type, times);
 }
 
+/* What is asked of each event by itself, archived or not. */
+typedef struct ContentFindings
+{
+	int64		malformed;
+	RowSet		tags;			/* that the events were appended with */
+} ContentFindings;
+
+static void
+visit_content(TupleTableSlot *slot, void *state)
+{
+	ContentFindings *found = state;
+	bool		isnull;
+	Datum		tags = slot_getattr(slot, ES_EVENT_TAGS, &isnull);
+
+	if (!is_well_formed(slot))
+		found->malformed++;
+	add_tags(&found->tags, tags, isnull, slot, 1);
+}
+
 /*
  * Walk the heap; count rows whose names or metadata no append lets through,
  * and collect the tags that the events were appended with.
  */
 static RowSet
-walk_heap(EsCheck *check, int64 *malformed, RowSet *tags)
+walk_heap(EsCheck *check, ContentFindings *found)
 {
 	TableScanDesc scan = table_beginscan(check->event, check->snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(check->event, NULL);
@@ -124,15 +144,9 @@ walk_heap(EsCheck *check, int64 *malformed, RowSet *tags)
 
 	while (EsCheckGoOn(check) && table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		Datum		value;
-		bool		isnull;
-
 		MemoryContextReset(per_row);
 		add_row(&set, &slot->tts_tid);
-		if (!is_well_formed(slot))
-			(*malformed)++;
-		value = slot_getattr(slot, ES_EVENT_TAGS, &isnull);
-		add_tags(tags, value, isnull, slot, 1);
+		visit_content(slot, found);
 	}
 	MemoryContextSwitchTo(saved);
 	MemoryContextDelete(per_row);
@@ -180,19 +194,16 @@ typedef struct StreamFindings
 	int64		disordered;
 	char	   *first_broken;
 	char	   *first_disordered;
+	EsArchiveCheck *archive;	/* whose stretches come before es_event's */
 } StreamFindings;
 
+/* The first event of a stretch of a stream must follow the one before. */
 static void
-visit_stream_event(TupleTableSlot *slot, void *state)
+check_follows(StreamFindings *found, const text *id, int64 version,
+			  int64 position, TimestampTz at)
 {
-	StreamFindings *found = state;
 	StreamWalk *walk = &found->walk;
-	bool		isnull;
-	text	   *id = DatumGetTextPP(slot_getattr(slot, ES_EVENT_STREAM_ID, &isnull));
 	int			len = VARSIZE_ANY_EXHDR(id);
-	int64		version = DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull));
-	int64		position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
-	TimestampTz at = DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT, &isnull));
 
 	if (walk->streams == 0 || walk->stream_id.len != len ||
 		memcmp(walk->stream_id.data, VARDATA_ANY(id), len) != 0)
@@ -214,6 +225,43 @@ visit_stream_event(TupleTableSlot *slot, void *state)
 	walk->version = version;
 	walk->position = position;
 	walk->recorded_at = at;
+}
+
+/* Take in what is archived of the streams up to this one, or of all (NULL). */
+static void
+take_archived(StreamFindings *found, const text *up_to)
+{
+	while (EsArchiveCheckNextGroup(found->archive, up_to))
+	{
+		EsArchiveGroup *group = &found->archive->group;
+
+		check_follows(found, group->stream_id, group->first_version,
+					  group->first_position, group->first_at);
+		found->walk.version = group->last_version;
+		found->walk.position = group->last_position;
+		found->walk.recorded_at = group->last_at;
+	}
+}
+
+static void
+visit_stream_event(TupleTableSlot *slot, void *state)
+{
+	bool		isnull;
+	text	   *id = DatumGetTextPP(slot_getattr(slot, ES_EVENT_STREAM_ID, &isnull));
+
+	take_archived(state, id);
+	check_follows(state, id,
+				  DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull)),
+				  DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull)),
+				  DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT, &isnull)));
+}
+
+static void
+visit_id(TupleTableSlot *slot, void *state)
+{
+	bool		isnull;
+
+	EsArchiveCheckId(state, DatumGetUUIDP(slot_getattr(slot, ES_EVENT_EVENT_ID, &isnull)));
 }
 
 /* The range of positions met, and whether they ascend. */
@@ -243,33 +291,29 @@ static void
 retag(EsCheck *check, RowSet *tags)
 {
 	Relation	rel = table_open(check->store->retagged, AccessShareLock);
-	Relation	position_key = index_open(check->store->position_key, AccessShareLock);
 	TableScanDesc scan = table_beginscan(rel, check->snapshot, 0, NULL);
-	IndexScanDesc fetch = EsIndexBeginScan(check->event, position_key, check->snapshot, 1);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TupleTableSlot *event_slot = table_slot_create(check->event, NULL);
 
 	while (EsCheckGoOn(check) && table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		ScanKeyData key;
-		Datum		value;
 		bool		isnull;
+		int64		position = DatumGetInt64(slot_getattr(slot, ES_RETAGGED_POSITION, &isnull));
+		EsScan	   *fetch = EsScanPositions(check->event, check->snapshot, position,
+											position, ForwardScanDirection);
+		TupleTableSlot *event_slot = EsScanNext(fetch);
 
-		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ,
-					slot_getattr(slot, ES_RETAGGED_POSITION, &isnull));
-		index_rescan(fetch, &key, 1, NULL, 0);
-		if (!index_getnext_slot(fetch, ForwardScanDirection, event_slot))
-			continue;
-		value = slot_getattr(event_slot, ES_EVENT_TAGS, &isnull);
-		add_tags(tags, value, isnull, event_slot, -1);
-		value = slot_getattr(slot, ES_RETAGGED_TAGS, &isnull);
-		add_tags(tags, value, isnull, event_slot, 1);
+		if (event_slot != NULL)
+		{
+			Datum		value = slot_getattr(event_slot, ES_EVENT_TAGS, &isnull);
+
+			add_tags(tags, value, isnull, event_slot, -1);
+			value = slot_getattr(slot, ES_RETAGGED_TAGS, &isnull);
+			add_tags(tags, value, isnull, event_slot, 1);
+		}
+		EsScanEnd(fetch);
 	}
-	index_endscan(fetch);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	ExecDropSingleTupleTableSlot(event_slot);
-	index_close(position_key, AccessShareLock);
 	table_close(rel, AccessShareLock);
 }
 
@@ -393,33 +437,73 @@ report_content(EsCheck *check, int64 malformed, RowSet walked)
 				   lost_hint, INT64_FORMAT " malformed", malformed);
 }
 
-/* The events against themselves, their indexes and their tags. */
-void
-EsCheckEvents(EsCheck *check)
+static void
+report_archive(EsCheck *check, const EsArchiveCheck *archive)
 {
-	StreamFindings streams = {0};
-	PositionFindings positions = {0, 0, true};
-	int64		malformed = 0;
+	if (archive->problems > 0)
+		EsCheckPut(check, "archive", ES_CHECK_ERROR,
+				   "Restore the segment from a backup or from its exported file.",
+				   "%s; " INT64_FORMAT " such places",
+				   archive->first_problem, archive->problems);
+	else
+		EsCheckPut(check, "archive", ES_CHECK_OK, NULL,
+				   INT64_FORMAT " events in " INT64_FORMAT " segments",
+				   archive->events, archive->segments);
+}
+
+/* The walks that need to know what is archived. */
+static void
+check_walks(EsCheck *check, EsArchiveCheck *archive, ContentFindings *content)
+{
+	StreamFindings streams = {.archive = archive};
+	PositionFindings positions = {archive->first_position, archive->last_position, true};
 	RowSet		heap;
 	RowSet		by_stream;
 	RowSet		by_position;
 	RowSet		by_id;
-	RowSet		tags = {0, 0};
 
 	initStringInfo(&streams.walk.stream_id);
 	EsCheckPhase(check, "table");
-	heap = walk_heap(check, &malformed, &tags);
-	report_content(check, malformed, heap);
+	heap = walk_heap(check, content);
+	report_content(check, content->malformed, heap);
 	EsCheckPhase(check, "by stream");
 	by_stream = walk_index(check, check->event, check->store->stream_key,
 						   visit_stream_event, &streams);
+	if (!check->late)
+		take_archived(&streams, NULL);
+	by_stream.count += archive->events;
 	report_streams(check, &streams, by_stream);
+	by_stream.count -= archive->events;
 	EsCheckPhase(check, "by position");
 	by_position = walk_index(check, check->event, check->store->position_key,
 							 visit_position, &positions);
 	report_positions(check, &positions, by_position);
 	EsCheckPhase(check, "by event id");
-	by_id = walk_index(check, check->event, check->store->id_key, NULL, NULL);
+	by_id = walk_index(check, check->event, check->store->id_key, visit_id, archive);
+	if (!check->late)
+		EsArchiveCheckId(archive, NULL);
 	report_agreement(check, heap, by_position, by_id, by_stream);
-	check_tags(check, tags);
+}
+
+/*
+ * The events against themselves, their indexes and their tags.  The archive
+ * comes first: what is archived of a stream precedes what is in the table.
+ */
+void
+EsCheckEvents(EsCheck *check)
+{
+	ContentFindings content = {0};
+	EsArchiveCheck *archive;
+
+	EsCheckPhase(check, "archive");
+	if (!EsCheckGoOn(check) && !EsArchiveIsEmpty())
+	{
+		EsCheckUnfinished(check, "archive", 0, "segments");
+		return;
+	}
+	archive = EsArchiveCheckWalk(check->event, check->snapshot, visit_content, &content);
+	check_walks(check, archive, &content);
+	report_archive(check, archive);
+	check_tags(check, content.tags);
+	EsArchiveCheckEnd(archive);
 }

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_sequence.h"
@@ -18,11 +19,15 @@
 
 #include "check.h"
 
-/* Is the trigger there, enabled always, and calling the store's function? */
+/*
+ * Is the trigger there, enabled always, and calling the store's function?
+ * Trigger functions are renamed in the end; see comment.sql.
+ */
 static bool
-trigger_is_armed(const EsCheck *check, const char *name, const char *function)
+trigger_is_armed(const EsCheck *check, Relation rel, const char *name,
+				 const char *function)
 {
-	TriggerDesc *triggers = check->event->trigdesc;
+	TriggerDesc *triggers = rel->trigdesc;
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
@@ -31,9 +36,28 @@ trigger_is_armed(const EsCheck *check, const char *name, const char *function)
 		if (strcmp(trigger->tgname, name) == 0)
 			return trigger->tgenabled == TRIGGER_FIRES_ALWAYS &&
 				get_func_namespace(trigger->tgfoid) == check->store->schema &&
-				strcmp(get_func_name(trigger->tgfoid), function) == 0;
+				strcmp(get_func_name(trigger->tgfoid), psprintf("zz_%s", function)) == 0;
 	}
 	return false;
+}
+
+/* Are the archive's triggers armed, too? */
+static bool
+archive_is_guarded(const EsCheck *check)
+{
+	const EsStore *store = check->store;
+	const Oid	tables[] = {store->archive_segment, store->archive_run, store->archive_key};
+	bool		guarded = true;
+
+	for (size_t i = 0; i < lengthof(tables); i++)
+	{
+		Relation	rel = table_open(tables[i], AccessShareLock);
+
+		guarded &= trigger_is_armed(check, rel, "es_archive_guard", "es_archive_guard") &&
+			trigger_is_armed(check, rel, "es_archive_guard_statement", "es_archive_guard");
+		table_close(rel, AccessShareLock);
+	}
+	return guarded;
 }
 
 static void
@@ -49,7 +73,7 @@ check_triggers(EsCheck *check)
 	};
 
 	for (size_t i = 0; i < lengthof(triggers); i++)
-		if (!trigger_is_armed(check, triggers[i][0], triggers[i][1]))
+		if (!trigger_is_armed(check, check->event, triggers[i][0], triggers[i][1]))
 		{
 			EsCheckPut(check, "triggers", ES_CHECK_ERROR,
 					   "Use ALTER TABLE es_event ENABLE ALWAYS TRIGGER, then es_check() what came meanwhile.",
@@ -57,7 +81,12 @@ check_triggers(EsCheck *check)
 					   triggers[i][0]);
 			return;
 		}
-	EsCheckPut(check, "triggers", ES_CHECK_OK, NULL, "%d enabled always",
+	if (!archive_is_guarded(check))
+		EsCheckPut(check, "triggers", ES_CHECK_ERROR,
+				   "Enable it ALWAYS again, then es_check() what came meanwhile.",
+				   "a trigger of the archive is missing, not enabled always or not the store's");
+	else
+		EsCheckPut(check, "triggers", ES_CHECK_OK, NULL, "%d enabled always",
 			   (int) lengthof(triggers));
 }
 
@@ -72,7 +101,9 @@ find_strange_relations(const EsStore *store, Oid owner, char **foreign,
 		store->tag_key, store->retagged, store->projection,
 		store->projection_handler, store->aggregate, store->evolver,
 		store->decider, store->command, store->snapshot, store->event_type,
-		store->stream, store->upcaster, store->counter
+		store->stream, store->upcaster, store->counter,
+		store->archive_segment, store->archive_position_key,
+		store->archive_run, store->archive_key
 	};
 
 	for (size_t i = 0; i < lengthof(relations); i++)

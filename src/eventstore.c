@@ -9,16 +9,17 @@
 #include "utils/guc.h"
 
 #include "aggregate.h"
-#include "append.h"
 #include "catalog.h"
 #include "decider.h"
 #include "event_type.h"
 #include "kept.h"
 #include "lifecycle.h"
+#include "metadata.h"
 #include "point.h"
 #include "projection.h"
 #include "runner.h"
 #include "stream.h"
+#include "subscription.h"
 #include "upcast.h"
 #include "wake.h"
 #include "worker.h"
@@ -35,11 +36,12 @@ _PG_init(void)
 	EsLifecycleInit();
 	EsEventTypeInit();
 	EsUpcastInit();
-	EsAppendInit();
+	EsMetadataInit();
 	EsWakeInit();
 	EsInlineInit();
 	EsRunnerInit();
 	EsWorkerInit();
+	EsSubscriptionInit();
 	EsAggregateInit();
 	EsDeciderInit();
 	EsKeptInit();

@@ -11,9 +11,6 @@
 
 #include <math.h>
 
-#include "access/genam.h"
-#include "access/relscan.h"
-#include "access/tableam.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -24,10 +21,10 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
 #include "log.h"
 #include "query.h"
 #include "report.h"
+#include "scan.h"
 #include "stat.h"
 #include "stream.h"
 
@@ -164,22 +161,17 @@ visit_event(TupleTableSlot *slot, void *arg)
 static void
 read_recent(Overview *overview)
 {
-	EsReport   *report = overview->report;
-	Relation	index = index_open(report->store->position_key, AccessShareLock);
-	IndexScanDesc scan = EsIndexBeginScan(report->event, index, report->snapshot, 0);
-	TupleTableSlot *slot = table_slot_create(report->event, NULL);
+	EsScan	   *scan = EsScanPositions(overview->report->event, overview->report->snapshot, 1,
+									   PG_INT64_MAX, BackwardScanDirection);
+	TupleTableSlot *slot;
 
-	index_rescan(scan, NULL, 0, NULL, 0);
-	while (overview->nrecent < RECENT_EVENTS &&
-		   index_getnext_slot(scan, BackwardScanDirection, slot))
+	while (overview->nrecent < RECENT_EVENTS && (slot = EsScanNext(scan)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 		count_name(overview->recent, slot, ES_EVENT_STREAM_ID);
 		overview->nrecent++;
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	index_endscan(scan);
-	index_close(index, AccessShareLock);
+	EsScanEnd(scan);
 }
 
 static void
@@ -211,13 +203,13 @@ read_log(Overview *overview)
 	overview->types = make_tallies("event types");
 	overview->streams = make_tallies("streams");
 	overview->recent = make_tallies("recent streams");
-	if (EsLogEnds(report->event, report->store, report->snapshot,
+	if (EsLogEnds(report->event, report->snapshot,
 				  &overview->first, &overview->last))
 	{
-		overview->sample = EsSampleLog(report->event, report->store, report->snapshot,
+		overview->sample = EsSampleLog(report->event, report->snapshot,
 									   overview->first - 1, overview->last,
 									   LOG_BUDGET, visit_event, overview);
-		(void) EsSampleLog(report->event, report->store, report->snapshot,
+		(void) EsSampleLog(report->event, report->snapshot,
 						   overview->first - 1, overview->first, 1, note_first, overview);
 		read_recent(overview);
 	}
@@ -264,7 +256,7 @@ sample_column(Overview *overview, int64 from, int64 to)
 	EsSample	sample;
 
 	overview->weight = 1;
-	sample = EsSampleLog(report->event, report->store, report->snapshot, from, to,
+	sample = EsSampleLog(report->event, report->snapshot, from, to,
 						 BUCKET_BUDGET, put_into_bucket, overview);
 	for (int s = 0; s < ES_REPORT_COLORS; s++)
 		counts[s] *= EsSampleWeight(&sample);
@@ -288,7 +280,7 @@ fill_buckets(Overview *overview, EsBuckets *buckets)
 	if (overview->last - Max(from, overview->first) <= EXACT_BUDGET)
 	{
 		/* neighbours in the wrong order are no matter when all are read */
-		(void) EsSampleLog(report->event, report->store, report->snapshot,
+		(void) EsSampleLog(report->event, report->snapshot,
 						   Max(from - LOG_BUDGET, overview->first - 1), overview->last,
 						   PG_INT32_MAX, put_into_bucket, overview);
 		return;
@@ -408,17 +400,15 @@ static void
 look_up_versions(Overview *overview, Tally *streams, int n)
 {
 	EsReport   *report = overview->report;
-	Relation	index = index_open(report->store->stream_key, AccessShareLock);
 
 	for (int i = 0; i < n; i++)
 	{
-		EsStreamHead head = EsStreamHeadRead(report->event, index,
-											 cstring_to_text(streams[i].name), report->snapshot);
+		EsStreamHead head = EsStreamHeadRead(report->event, cstring_to_text(streams[i].name),
+											 report->snapshot);
 
 		streams[i].version = head.version;
 		streams[i].last = head.recorded_at;
 	}
-	index_close(index, AccessShareLock);
 }
 
 static void

@@ -10,26 +10,22 @@
 
 #include <math.h>
 
-#include "access/genam.h"
-#include "access/stratnum.h"
-#include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "aggregate.h"
-#include "compat.h"
+#include "category.h"
 #include "fold.h"
 #include "lifecycle.h"
 #include "report.h"
+#include "scan.h"
 #include "snapshot.h"
 #include "stream.h"
 #include "upcast.h"
@@ -201,26 +197,18 @@ static void
 read_stretch(Timeline *timeline, int64 from, int64 to)
 {
 	EsReport   *report = timeline->report;
-	Relation	index = index_open(report->store->stream_key, AccessShareLock);
-	IndexScanDesc scan = EsIndexBeginScan(report->event, index, report->snapshot, 3);
-	TupleTableSlot *slot = table_slot_create(report->event, NULL);
+	EsScan	   *scan = EsScanStream(report->event, report->snapshot, timeline->stream_id,
+									from, to, ForwardScanDirection);
 	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(report->event), false);
-	ScanKeyData keys[3];
+	TupleTableSlot *slot;
 
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(timeline->stream_id));
-	ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
-	ScanKeyInit(&keys[2], 2, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(to));
-	index_rescan(scan, keys, 3, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	while ((slot = EsScanNext(scan)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) add_entry(timeline, EsUpcastSlot(upcast, slot));
 	}
 	EsUpcastEnd(upcast);
-	ExecDropSingleTupleTableSlot(slot);
-	index_endscan(scan);
-	index_close(index, AccessShareLock);
+	EsScanEnd(scan);
 }
 
 static void
@@ -472,10 +460,8 @@ put_tiles(Timeline *timeline)
 static int64
 stream_version(EsReport *report, text *stream_id)
 {
-	Relation	index = index_open(report->store->stream_key, AccessShareLock);
-	EsStreamHead head = EsStreamHeadRead(report->event, index, stream_id, report->snapshot);
+	EsStreamHead head = EsStreamHeadRead(report->event, stream_id, report->snapshot);
 
-	index_close(index, AccessShareLock);
 	if (head.version == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

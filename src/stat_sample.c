@@ -2,7 +2,7 @@
  * stat_sample.c: what a log says, told from a part of it.
  *
  * A stretch of the log is divided into strata of the same length, and a window
- * of some neighbours is read in each along the index on the position.  Holes
+ * of some neighbours is read in each, wherever they are, archived or not.  Holes
  * are what a window finds them to be: positions without an event.  Where the
  * windows lie depends on nothing but the stretch, so the same log gives the
  * same answer twice.  A stretch no longer than what may be read is read whole,
@@ -11,36 +11,31 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
-#include "access/genam.h"
-#include "access/relscan.h"
-#include "access/stratnum.h"
-#include "access/tableam.h"
+#include "access/htup_details.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "utils/fmgroids.h"
 
-#include "compat.h"
+#include "scan.h"
 #include "stat.h"
 
 #define WINDOW 64				/* positions */
 
 /* Visit the events behind from up to to; answers how many. */
 static int64
-read_window(IndexScanDesc scan, TupleTableSlot *slot, int64 from, int64 to,
+read_window(Relation event, Snapshot snapshot, int64 from, int64 to,
 			EsSampleVisitor visit, void *arg)
 {
-	ScanKeyData keys[2];
+	EsScan	   *scan = EsScanPositions(event, snapshot, from + 1, to, ForwardScanDirection);
+	TupleTableSlot *slot;
 	int64		events = 0;
 
-	ScanKeyInit(&keys[0], 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(from));
-	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(to));
-	index_rescan(scan, keys, 2, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	while ((slot = EsScanNext(scan)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 		visit(slot, arg);
 		events++;
 	}
+	EsScanEnd(scan);
 	return events;
 }
 
@@ -49,20 +44,16 @@ read_window(IndexScanDesc scan, TupleTableSlot *slot, int64 from, int64 to,
  * positions, or about as many of them.
  */
 EsSample
-EsSampleLog(Relation event, const EsStore *store, Snapshot snapshot,
-			int64 from, int64 to, int64 budget,
-			EsSampleVisitor visit, void *arg)
+EsSampleLog(Relation event, Snapshot snapshot, int64 from, int64 to,
+			int64 budget, EsSampleVisitor visit, void *arg)
 {
 	EsSample	sample = {Max(to - from, 0), 0, 0};
-	Relation	index = index_open(store->position_key, AccessShareLock);
-	IndexScanDesc scan = EsIndexBeginScan(event, index, snapshot, 2);
-	TupleTableSlot *slot = table_slot_create(event, NULL);
 	int64		strata = Max(budget / WINDOW, 1);
 	int64		length = sample.positions / strata;
 
 	if (sample.positions <= budget || length <= WINDOW)
 	{
-		sample.events = read_window(scan, slot, from, to, visit, arg);
+		sample.events = read_window(event, snapshot, from, to, visit, arg);
 		sample.looked_at = sample.positions;
 	}
 	else
@@ -71,38 +62,33 @@ EsSampleLog(Relation event, const EsStore *store, Snapshot snapshot,
 			int64		begin = from + i * length +
 				(int64) (hash_bytes_uint32_extended((uint32) i, 0) % (uint64) (length - WINDOW));
 
-			sample.events += read_window(scan, slot, begin, begin + WINDOW, visit, arg);
+			sample.events += read_window(event, snapshot, begin, begin + WINDOW, visit, arg);
 			sample.looked_at += WINDOW;
 		}
-	ExecDropSingleTupleTableSlot(slot);
-	index_endscan(scan);
-	index_close(index, AccessShareLock);
 	return sample;
+}
+
+/* The position of the first event that is met in a direction; 0: none. */
+static int64
+log_end(Relation event, Snapshot snapshot, ScanDirection direction)
+{
+	EsScan	   *scan = EsScanPositions(event, snapshot, 1, PG_INT64_MAX, direction);
+	TupleTableSlot *slot = EsScanNext(scan);
+	bool		isnull;
+	int64		position = slot == NULL ? 0 :
+		DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
+
+	EsScanEnd(scan);
+	return position;
 }
 
 /* The first and the last position that have an event; false if none has. */
 bool
-EsLogEnds(Relation event, const EsStore *store, Snapshot snapshot,
-		  int64 *first, int64 *last)
+EsLogEnds(Relation event, Snapshot snapshot, int64 *first, int64 *last)
 {
-	Relation	index = index_open(store->position_key, AccessShareLock);
-	IndexScanDesc scan = EsIndexBeginScan(event, index, snapshot, 0);
-	TupleTableSlot *slot = table_slot_create(event, NULL);
-	bool		found;
-	bool		isnull;
-
-	index_rescan(scan, NULL, 0, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	if (found)
-		*first = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
-	index_rescan(scan, NULL, 0, NULL, 0);
-	found = found && index_getnext_slot(scan, BackwardScanDirection, slot);
-	if (found)
-		*last = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
-	ExecDropSingleTupleTableSlot(slot);
-	index_endscan(scan);
-	index_close(index, AccessShareLock);
-	return found;
+	*first = log_end(event, snapshot, ForwardScanDirection);
+	*last = *first == 0 ? 0 : log_end(event, snapshot, BackwardScanDirection);
+	return *first > 0;
 }
 
 /* Bytes that an event takes in the table, its parts out of line included. */

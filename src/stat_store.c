@@ -28,8 +28,10 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "archive.h"
 #include "compat.h"
 #include "log.h"
+#include "scan.h"
 #include "stat.h"
 #include "stream.h"
 
@@ -57,18 +59,15 @@ count_first_version(TupleTableSlot *slot, void *arg)
  * SPEED_EVENTS, while the last of so many were appended.
  */
 static double
-current_speed(Relation event, const EsStore *store, Snapshot snapshot)
+current_speed(Relation event, Snapshot snapshot)
 {
-	Relation	index = index_open(store->position_key, AccessShareLock);
-	IndexScanDesc scan = EsIndexBeginScan(event, index, snapshot, 0);
-	TupleTableSlot *slot = table_slot_create(event, NULL);
+	EsScan	   *scan = EsScanPositions(event, snapshot, 1, PG_INT64_MAX, BackwardScanDirection);
+	TupleTableSlot *slot;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz since = now - SPEED_WINDOW * USECS_PER_SEC;
 	int			events = 0;
 
-	index_rescan(scan, NULL, 0, NULL, 0);
-	while (events < SPEED_EVENTS &&
-		   index_getnext_slot(scan, BackwardScanDirection, slot))
+	while (events < SPEED_EVENTS && (slot = EsScanNext(scan)) != NULL)
 	{
 		bool		isnull;
 		TimestampTz at = DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT, &isnull));
@@ -79,9 +78,7 @@ current_speed(Relation event, const EsStore *store, Snapshot snapshot)
 		if (++events == SPEED_EVENTS)
 			since = at;
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	index_endscan(scan);
-	index_close(index, AccessShareLock);
+	EsScanEnd(scan);
 	return events * (double) USECS_PER_SEC / Max(now - since, 1);
 }
 
@@ -106,13 +103,13 @@ es_stat_log(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (EsLogEnds(event, store, snapshot, &first, &last))
-		sample = EsSampleLog(event, store, snapshot, first - 1, last,
+	if (EsLogEnds(event, snapshot, &first, &last))
+		sample = EsSampleLog(event, snapshot, first - 1, last,
 							 SAMPLE_BUDGET, count_first_version, &streams);
 	values[0] = Int64GetDatum((int64) rint(sample.events * EsSampleWeight(&sample)));
 	values[1] = Int64GetDatum((int64) rint(streams * EsSampleWeight(&sample)));
 	values[2] = BoolGetDatum(!EsSampleIsWhole(&sample));
-	values[3] = Float8GetDatum(current_speed(event, store, snapshot));
+	values[3] = Float8GetDatum(current_speed(event, snapshot));
 	values[4] = Int64GetDatum(EsLastDrawn(store, NULL));
 	values[5] = Int64GetDatum(EsFollowsOrigin(store) ? EsSettledRead(snapshot) :
 							  EsSettledNow(store, NULL));
@@ -184,23 +181,51 @@ guess_bytes(StreamWalk *walk, int64 version)
 	return (int64) Min((double) size * version, (double) PG_INT64_MAX / 2);
 }
 
+/* One row; the slot has the stream's last event. */
 static void
-put_stream(ReturnSetInfo *result, StreamWalk *walk)
+put_stream(ReturnSetInfo *result, text *stream_id, TupleTableSlot *last, int64 bytes)
 {
 	Datum		values[6];
 	bool		nulls[6] = {false};
-	const char *id = VARDATA_ANY(walk->before);
-	int64		version = DatumGetInt64(slot_getattr(walk->slot, ES_EVENT_VERSION, &nulls[2]));
-	text	   *category = cstring_to_text_with_len(id, EsCategoryLength(id, VARSIZE_ANY_EXHDR(walk->before)));
+	const char *id = VARDATA_ANY(stream_id);
+	text	   *category = cstring_to_text_with_len(id, EsCategoryLength(id, VARSIZE_ANY_EXHDR(stream_id)));
 
-	values[0] = PointerGetDatum(walk->before);
+	values[0] = PointerGetDatum(stream_id);
 	values[1] = PointerGetDatum(category);
-	values[2] = Int64GetDatum(version);
-	values[3] = Int64GetDatum(guess_bytes(walk, version));
-	values[4] = slot_getattr(walk->slot, ES_EVENT_POSITION, &nulls[4]);
-	values[5] = slot_getattr(walk->slot, ES_EVENT_RECORDED_AT, &nulls[5]);
+	values[2] = slot_getattr(last, ES_EVENT_VERSION, &nulls[2]);
+	values[3] = Int64GetDatum(bytes);
+	values[4] = slot_getattr(last, ES_EVENT_POSITION, &nulls[4]);
+	values[5] = slot_getattr(last, ES_EVENT_RECORDED_AT, &nulls[5]);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	pfree(category);
+}
+
+/*
+ * Streams of which no event is left in es_event.  The archive is compressed,
+ * so what they take there is less than what they would take in the table.
+ */
+static void
+put_archived_streams(ReturnSetInfo *result, Relation event)
+{
+	int64		n = 0;
+	EsArchiveStream *streams;
+
+	if (EsArchiveIsEmpty())
+		return;
+	streams = EsArchiveListStreams(GetActiveSnapshot(), NULL, NULL, PG_INT64_MAX, &n);
+	for (int64 i = 0; i < n; i++)
+	{
+		EsScan	   *scan = EsScanStream(event, GetActiveSnapshot(), streams[i].stream_id, 1,
+										PG_INT64_MAX, BackwardScanDirection);
+		TupleTableSlot *slot = EsScanNext(scan);
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		if (slot != NULL && EsScanIsArchived(slot))
+			put_stream(result, streams[i].stream_id, slot, EsEventSize(slot) *
+					   DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull)));
+		EsScanEnd(scan);
+	}
 }
 
 /*
@@ -226,9 +251,14 @@ es_stream_sizes(PG_FUNCTION_ARGS)
 												 ALLOCSET_SMALL_SIZES);
 	while (next_stream(&walk))
 	{
+		bool		isnull;
+		int64		version = DatumGetInt64(slot_getattr(walk.slot, ES_EVENT_VERSION, &isnull));
+
 		CHECK_FOR_INTERRUPTS();
-		put_stream((ReturnSetInfo *) fcinfo->resultinfo, &walk);
+		put_stream((ReturnSetInfo *) fcinfo->resultinfo, walk.before, walk.slot,
+				   guess_bytes(&walk, version));
 	}
+	put_archived_streams((ReturnSetInfo *) fcinfo->resultinfo, event);
 	index_endscan(walk.scan);
 	index_endscan(walk.probe);
 	ExecDropSingleTupleTableSlot(walk.slot);

@@ -1,22 +1,21 @@
 #!/usr/bin/env bash
 #
-# install-deps.sh [build|test|ci]: see that what a target needs is there.
+# install-deps.sh [build|test|matrix|ci]: see that what a target needs is there.
 #
 #	build	a compiler and PostgreSQL's server and headers
 #	test	the same, and what the test suites use (the default)
-#	ci		the same, and a second compiler and the static checkers
+#	matrix	the same, and a second compiler
+#	ci		the same, and the static checkers and a maker of other Debians
 #
 # Each need is probed by what it is used for, not by its package, so a
 # PostgreSQL built from source (PG_CONFIG=/path/to/pg_config) counts as well as
 # Debian's.  Where nothing is missing the script says nothing and touches
 # neither apt nor the network.
 #
-# A browser and the Prometheus exporters are wanted by two tests, which say so
-# and are skipped without them: where those cannot be had, the rest goes on.
-#
 # Debian's server package would create a cluster and start it.  The targets of
 # this project leave no server running, so a server that this script installs
-# comes without one; "pg_createcluster 15 main --start" makes it later.
+# comes without one; "pg_createcluster 15 main --start" makes it later.  Nor are
+# other servers started, now or when the machine is: they are the tests' own.
 set -euo pipefail
 
 level=${1:-test}
@@ -83,14 +82,21 @@ missing()
 	[[ $level == test ]] && return
 
 	have clang || echo clang
+	[[ $level == matrix ]] && return
+
+	have clang-tidy || echo clang-tidy
 	have cppcheck || echo cppcheck
 	have shellcheck || echo shellcheck
+	! have apt-get || PATH=$PATH:/usr/sbin have debootstrap || echo debootstrap
 }
 
-# What tests can do without, but had better not.
-wanted()
+# Prints what is missing of the things without which some tests are skipped.
+optional()
 {
-	[[ $level != build ]] || return 0
+	[[ $level == build ]] && return
+	have redis-server || echo redis-server
+	have nats-server || [[ -x /usr/sbin/nats-server ]] || echo nats-server
+	have node || printf '%s\n' nodejs npm
 	have chromium || have chromium-browser || have google-chrome || echo chromium
 	have prometheus-postgres-exporter || echo prometheus-postgres-exporter
 	have prometheus-sql-exporter || echo prometheus-sql-exporter
@@ -98,9 +104,9 @@ wanted()
 }
 
 case $level in
-	build | test | ci) ;;
+	build | test | matrix | ci) ;;
 	*)
-		echo "usage: install-deps.sh [build|test|ci]" >&2
+		echo "usage: install-deps.sh [build|test|matrix|ci]" >&2
 		exit 2
 		;;
 esac
@@ -111,25 +117,21 @@ if [[ $pg_config == */* && ! -x $pg_config ]]; then
 fi
 
 mapfile -t packages < <(missing | sort -u)
-mapfile -t extras < <(wanted)
+mapfile -t extras < <(optional)
 [[ ${#packages[@]} -eq 0 && ${#extras[@]} -eq 0 ]] && exit 0
 
-# do_without: go on if nothing but extras is missing.
-do_without()
-{
-	[[ ${#packages[@]} -eq 0 ]] || return 0
-	echo "not installed, so that some tests are skipped: ${extras[*]}" >&2
+# Tests that cannot run say so; that is no reason to run none.
+if [[ ${#packages[@]} -eq 0 ]] &&
+	{ ! have apt-get || { [[ $(id -u) -ne 0 ]] && ! have sudo; }; }; then
+	echo "cannot be installed here, and some tests are skipped without: ${extras[*]}" >&2
 	exit 0
-}
-
-have apt-get || do_without
+fi
 if ! have apt-get; then
 	echo "missing, and there is no apt-get to install it: ${packages[*]}" >&2
 	exit 1
 fi
 as_root=()
 if [[ $(id -u) -ne 0 ]]; then
-	have sudo || do_without
 	if ! have sudo; then
 		echo "missing: ${packages[*]//PG/$(debian_major)}" >&2
 		echo "Install them, or run this as root or as a user with sudo." >&2
@@ -140,14 +142,12 @@ fi
 
 log=$(mktemp)
 no_cluster=/etc/postgresql-common/createcluster.d/eventstore-install.conf
-no_services=/usr/sbin/policy-rc.d
-placed=
-refusing=
+no_start=/usr/sbin/policy-rc.d
+placed=()
 finish()
 {
 	rm -f "$log"
-	[[ -z $refusing ]] || "${as_root[@]}" rm -f "$no_services"
-	[[ -z $placed ]] || "${as_root[@]}" rm -f "$no_cluster"
+	[[ ${#placed[@]} -eq 0 ]] || "${as_root[@]}" rm -f "${placed[@]}"
 }
 trap finish EXIT
 
@@ -160,36 +160,51 @@ run_quietly()
 	fi
 }
 
-echo "installing with apt: updating the package lists"
-run_quietly apt-get -q -o Acquire::Retries=3 update || { [[ ${#packages[@]} -gt 0 ]] || do_without; exit 1; }
-major=$(debian_major)
-packages=("${packages[@]//PG/$major}")
-
-if [[ " ${packages[*]} " == *" postgresql-$major "* && ! -e $no_cluster ]]; then
-	"${as_root[@]}" mkdir -p "${no_cluster%/*}"
-	placed=yes
-	echo "create_main_cluster = false" | "${as_root[@]}" tee "$no_cluster" >/dev/null
-fi
 # install PACKAGE...
 install()
 {
-	echo "installing with apt: $*"
 	run_quietly apt-get -q -y -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \
 		install --no-install-recommends "$@"
 }
 
-[[ ${#packages[@]} -eq 0 ]] || install "${packages[@]}"
+# place FILE TEXT: for the time of this script, unless there is one.
+place()
+{
+	[[ ! -e $1 ]] || return 0
+	"${as_root[@]}" mkdir -p "${1%/*}"
+	placed+=("$1")
+	echo "$2" | "${as_root[@]}" tee "$1" >/dev/null
+}
 
-mapfile -t packages < <(missing | sort -u)
-if [[ ${#packages[@]} -gt 0 ]]; then
-	echo "still missing after the installation, for \"$pg_config\": ${packages[*]//PG/$major}" >&2
+# Packages that bring a server of their own start it, and with the machine, too.
+install_stopped()
+{
+	place "$no_start" $'#!/bin/sh\nexit 101'
+	[[ -x $no_start ]] || "${as_root[@]}" chmod +x "$no_start"
+	install "$1" || return
+	[[ $1 != *-server && $1 != prometheus* ]] || ! have systemctl ||
+		"${as_root[@]}" systemctl -q disable "$1.service" >/dev/null 2>&1 || true
+}
+
+echo "installing with apt: updating the package lists"
+if ! run_quietly apt-get -q -o Acquire::Retries=3 update && [[ ${#packages[@]} -gt 0 ]]; then
 	exit 1
 fi
+if [[ ${#packages[@]} -gt 0 ]]; then
+	major=$(debian_major)
+	packages=("${packages[@]//PG/$major}")
+	[[ " ${packages[*]} " != *" postgresql-$major "* ]] ||
+		place "$no_cluster" "create_main_cluster = false"
+	echo "installing with apt: ${packages[*]}"
+	install "${packages[@]}"
 
-# Their packages would start services, which nobody here has asked for.
-if [[ ${#extras[@]} -gt 0 && ! -e $no_services ]]; then
-	refusing=yes
-	printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$no_services" >/dev/null
-	"${as_root[@]}" chmod 755 "$no_services"
+	mapfile -t packages < <(missing | sort -u)
+	if [[ ${#packages[@]} -gt 0 ]]; then
+		echo "still missing after the installation, for \"$pg_config\": ${packages[*]//PG/$major}" >&2
+		exit 1
+	fi
 fi
-[[ ${#extras[@]} -eq 0 ]] || install "${extras[@]}" || do_without
+for package in "${extras[@]}"; do
+	echo "installing with apt: $package"
+	install_stopped "$package" || echo "$package cannot be installed: the tests that need it are skipped" >&2
+done
