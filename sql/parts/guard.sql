@@ -187,7 +187,7 @@ BEGIN
 				('admin', 'es_start_worker'),
 				('admin', 'es_track_table'),
 				('admin', 'es_untrack_table'),
-				('admin', 'es_track_change'),
+				('admin', 'zz_es_track_change'),
 				('admin', 'es_grant')
 			) AS v(level, name)
 			JOIN pg_proc p ON p.proname = v.name

@@ -44,9 +44,9 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN SQLSTATE || ' ' || SQLERRM;
 END $$;
 SELECT function, fires, wrong(function, fires) FROM (VALUES
-	('es_event_insert', 'AFTER INSERT ON es_event FOR EACH ROW'), ('es_event_insert', 'BEFORE INSERT ON place FOR EACH ROW'),
-	('es_event_statement', 'AFTER INSERT ON es_event FOR EACH ROW'), ('es_stream_change', 'BEFORE INSERT ON place FOR EACH ROW'),
-	('es_projection_guard', 'AFTER INSERT ON place FOR EACH ROW')) v(function, fires);
+	('zz_es_event_insert', 'AFTER INSERT ON es_event FOR EACH ROW'), ('zz_es_event_insert', 'BEFORE INSERT ON place FOR EACH ROW'),
+	('zz_es_event_statement', 'AFTER INSERT ON es_event FOR EACH ROW'), ('zz_es_stream_change', 'BEFORE INSERT ON place FOR EACH ROW'),
+	('zz_es_projection_guard', 'AFTER INSERT ON place FOR EACH ROW')) v(function, fires);
 CREATE FUNCTION called() RETURNS int AS 'eventstore', 'es_definition_change' LANGUAGE C;
 SELECT called();
 
