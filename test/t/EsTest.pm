@@ -256,7 +256,7 @@ sub store_is_sound
 				AND check_name NOT IN ('projections', 'parked events'))),
 		'', "$name: es_check() finds nothing");
 	is( $node->safe_psql(
-			$dbname, q(SELECT stream_id FROM es_event GROUP BY stream_id
+			$dbname, q(SELECT stream_id FROM es_event_all GROUP BY stream_id
 				HAVING min(version) <> 1 OR max(version) <> count(*))),
 		'', "$name: versions run");
 }
