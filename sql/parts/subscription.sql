@@ -40,7 +40,7 @@ COMMENT ON COLUMN es_subscription.hold IS 'what waits behind a parked event: the
 COMMENT ON COLUMN es_subscription.max_attempts IS 'deliveries after which an event is parked; null: no limit';
 
 -- Who is there, and until when.  Each fetch that delivers changes a row here, so the
--- pages are kept almost empty: then a row's new version finds room beside it.
+-- pages are kept half empty: then a row's new version finds room beside it.
 CREATE TABLE es_subscription_consumer (
 	subscription text        COLLATE "C" NOT NULL,
 	consumer     text        COLLATE "C" NOT NULL,
@@ -51,7 +51,7 @@ CREATE TABLE es_subscription_consumer (
 	CONSTRAINT es_subscription_consumer_pkey PRIMARY KEY (subscription, consumer),
 	CONSTRAINT es_subscription_consumer_subscription_fkey FOREIGN KEY (subscription)
 		REFERENCES es_subscription ON DELETE CASCADE
-) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 COMMENT ON TABLE es_subscription_consumer IS 'consumers of subscriptions, and their leases';
 COMMENT ON COLUMN es_subscription_consumer.lease IS 'tells the last delivery from those before: a random number';
 COMMENT ON COLUMN es_subscription_consumer.lease_until IS 'until when its partitions are its own';
@@ -71,7 +71,7 @@ CREATE TABLE es_subscription_partition (
 	CONSTRAINT es_subscription_partition_pkey PRIMARY KEY (subscription, partition),
 	CONSTRAINT es_subscription_partition_subscription_fkey FOREIGN KEY (subscription)
 		REFERENCES es_subscription ON DELETE CASCADE
-) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 COMMENT ON TABLE es_subscription_partition IS 'how far each partition of a subscription has come';
 COMMENT ON COLUMN es_subscription_partition.position IS 'all events at or below it are acknowledged or put aside';
 COMMENT ON COLUMN es_subscription_partition.consumer IS 'who has it; null: nobody';
