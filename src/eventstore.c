@@ -9,12 +9,12 @@
 #include "utils/guc.h"
 
 #include "aggregate.h"
-#include "append.h"
 #include "catalog.h"
 #include "decider.h"
 #include "event_type.h"
 #include "kept.h"
 #include "lifecycle.h"
+#include "metadata.h"
 #include "point.h"
 #include "projection.h"
 #include "runner.h"
@@ -36,7 +36,7 @@ _PG_init(void)
 	EsLifecycleInit();
 	EsEventTypeInit();
 	EsUpcastInit();
-	EsAppendInit();
+	EsMetadataInit();
 	EsWakeInit();
 	EsInlineInit();
 	EsRunnerInit();

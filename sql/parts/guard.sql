@@ -25,8 +25,10 @@ ALTER TABLE es_event
 	ENABLE ALWAYS TRIGGER es_event_refuse_row;
 
 -- MERGE cannot be told from INSERT by a trigger, but the server refuses it on
--- any table that has a rule.  This one never applies to anything.
+-- any table that has a rule, from 17 on only where the rule is enabled in the
+-- session's replication role.  This one never applies to anything.
 CREATE RULE es_event_no_merge AS ON DELETE TO es_event WHERE false DO ALSO NOTHING;
+ALTER TABLE es_event ENABLE ALWAYS RULE es_event_no_merge;
 COMMENT ON RULE es_event_no_merge ON es_event IS
 	'makes the server refuse MERGE; has no effect of its own';
 
@@ -64,10 +66,12 @@ BEGIN
 		SELECT * FROM (VALUES
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
+			('reader', 'SELECT', 'es_epoch'),
 			('reader', 'SELECT', 'es_event_tag'),
 			('reader', 'SELECT', 'es_retagged'),
 			('reader', 'SELECT', 'es_stat_projection'),
 			('reader', 'SELECT', 'es_progress'),
+			('reader', 'SELECT', 'es_tracked_table'),
 			('reader', 'SELECT', 'es_stat_subscription'),
 			('admin', 'SELECT', 'es_subscription'),
 			('admin', 'SELECT', 'es_subscription_consumer'),
@@ -94,7 +98,12 @@ BEGIN
 			('reader', 'SELECT', 'es_upcaster'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_upcaster'),
 			('reader', 'SELECT', 'es_stream'),
-			('admin', 'INSERT, UPDATE', 'es_stream')
+			('admin', 'INSERT, UPDATE', 'es_stream'),
+			('reader', 'SELECT', 'es_event_all'),
+			('reader', 'SELECT', 'es_stat_archive'),
+			('admin', 'SELECT', 'es_archive_segment'),
+			('admin', 'SELECT', 'es_archive_run'),
+			('admin', 'SELECT', 'es_archive_key')
 		) AS v(level, privileges, name)
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
@@ -112,9 +121,12 @@ BEGIN
 				('reader', 'es_read_boundary'),
 				('reader', 'es_settled_position'),
 				('reader', 'es_position_at'),
+				('reader', 'es_store'),
 				('reader', 'es_wait_for'),
 				('reader', 'es_state'),
 				('reader', 'es_history'),
+				('reader', 'es_boundary_state'),
+				('reader', 'es_boundary_history'),
 				('reader', 'es_stream_partition'),
 				('subscriber', 'es_create_subscription'),
 				('subscriber', 'es_drop_subscription'),
@@ -153,12 +165,19 @@ BEGIN
 				('admin', 'es_undelete_stream'),
 				('admin', 'es_tombstone_stream'),
 				('reader', 'es_stream_list'),
+				('reader', 'es_read_archive'),
+				('reader', 'es_archived_position'),
+				('admin', 'es_archive'),
+				('admin', 'es_export_segment'),
+				('admin', 'es_detach_segment'),
+				('admin', 'es_import_segment'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
 				('admin', 'es_create_projection'),
 				('admin', 'es_drop_projection'),
 				('admin', 'es_on'),
 				('admin', 'es_on_batch'),
+				('admin', 'es_drop_handler'),
 				('admin', 'es_pause_projection'),
 				('admin', 'es_resume_projection'),
 				('admin', 'es_run_projections'),
@@ -166,6 +185,9 @@ BEGIN
 				('admin', 'es_project_at'),
 				('admin', 'es_replay_parked'),
 				('admin', 'es_start_worker'),
+				('admin', 'es_track_table'),
+				('admin', 'es_untrack_table'),
+				('admin', 'zz_es_track_change'),
 				('admin', 'es_grant')
 			) AS v(level, name)
 			JOIN pg_proc p ON p.proname = v.name
