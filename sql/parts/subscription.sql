@@ -267,12 +267,13 @@ COMMENT ON FUNCTION es_stream_partition(text, integer) IS
 	'the partition of a subscription that a stream falls into';
 
 -- position is that of the partition furthest behind; lag_events counts positions,
--- holes included; oldest_unacked_seconds is the age of the first event behind it.
+-- holes included; oldest_unacked_seconds is the age of the first event behind it
+-- (of the archived segment that it is in).
 CREATE VIEW es_stat_subscription AS
 	SELECT s.name, pg_get_userbyid(s.owner) AS owner, s.partitions, s.hold, p.position,
 		greatest(coalesce(last.position, 0) - p.position, 0) AS lag_events,
-		CASE WHEN next.recorded_at IS NULL THEN 0
-			ELSE extract(epoch FROM clock_timestamp() - next.recorded_at)::float8 END
+		CASE WHEN coalesce(cold.recorded_at, next.recorded_at) IS NULL THEN 0
+			ELSE extract(epoch FROM clock_timestamp() - coalesce(cold.recorded_at, next.recorded_at))::float8 END
 			AS oldest_unacked_seconds,
 		p.in_flight + k.in_flight AS in_flight, c.consumers,
 		k.parked, k.skipped, k.parked_by_reason
@@ -293,6 +294,8 @@ CREATE VIEW es_stat_subscription AS
 	LEFT JOIN LATERAL (SELECT e.position FROM es_event e
 		ORDER BY e.position DESC LIMIT 1) AS last ON true
 	LEFT JOIN LATERAL (SELECT e.recorded_at FROM es_event e
-		WHERE e.position > p.position ORDER BY e.position LIMIT 1) AS next ON true;
+		WHERE e.position > p.position ORDER BY e.position LIMIT 1) AS next ON true
+	LEFT JOIN LATERAL (SELECT a.first_recorded_at AS recorded_at FROM es_archive_segment a
+		WHERE a.last_position > p.position ORDER BY a.last_position LIMIT 1) AS cold ON true;
 COMMENT ON VIEW es_stat_subscription IS 'where each subscription stands, who consumes it, and what is parked';
 GRANT SELECT ON es_stat_subscription TO pg_monitor;
