@@ -60,7 +60,7 @@ REGRESS = catalog stream append read log epoch guard trigger check hijack \
 	aggregate aggregate_rights state snapshot decider command trial \
 	projection projection_rights runner rebuild drop_handler \
 	track track_rights errors \
-	subscription subscription_park \
+	subscription subscription_park subscription_archive \
 	stat doctor report
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
