@@ -28,11 +28,12 @@ ROOMS = eventstore catalog point \
 	append metadata event_id insert read guard check \
 	export archiver archive_check \
 	match query_template boundary event_set boundary_read append_if boundary_state retag \
-	handler definition versioned template type_check event_type upcast \
+	handler definition definition_digest versioned template type_check event_type upcast \
 	digest category aggregate aggregate_define fold snapshot_table snapshot snapshot_due app_snapshot kept state \
 	decider command_id command trial \
 	query wake projection apply inline batch runner wait shadow rebuild worker \
-	track
+	track \
+	subscription subscription_lease subscription_park subscription_fetch subscription_commit subscription_wait
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
@@ -42,17 +43,20 @@ PARTS = catalog definition event_type upcast \
 	guard tag boundary boundary_state check archive \
 	projection runner rebuild worker \
 	track \
-	privilege
+	subscription \
+	comment privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log epoch guard trigger check \
-	tag boundary boundary_command archive archive_file \
+REGRESS = catalog stream append read log epoch guard trigger check hijack \
+	tag boundary boundary_command boundary_rights \
+	archive archive_file \
 	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \
 	projection projection_rights runner rebuild drop_handler \
-	track track_rights
+	track track_rights errors \
+	subscription subscription_park
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))
@@ -64,7 +68,7 @@ PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
 
 # The codecs of archived events: those that the server has, where their headers
 # are installed.  The libraries are the server's own.
-has_header = $(shell echo '\#include <$(1)>' | $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && echo yes)
+has_header = $(shell $(CC) $(CPPFLAGS) -E -include $(1) -x c /dev/null >/dev/null 2>&1 && echo yes)
 
 # The first target, also where PostgreSQL is still missing.
 all:

@@ -14,7 +14,6 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -130,6 +129,7 @@ EsAggregateOnChange(EsDependentsCheck check)
 {
 	check_dependents = check;
 }
+
 /* ----- compile ----- */
 
 /* What a scan of the definition's row fills in. */
@@ -152,8 +152,7 @@ visit_aggregate(Relation rel, HeapTuple tuple, void *arg)
 	row->found = true;
 	row->initial = EsRowText(rel, tuple, ES_AGGREGATE_INITIAL);
 	aggregate->state_type = DatumGetObjectId(heap_getattr(tuple, ES_AGGREGATE_TYPE, desc, &isnull));
-	aggregate->definer.role = DatumGetObjectId(heap_getattr(tuple, ES_AGGREGATE_OWNER, desc, &isnull));
-	aggregate->definer.search_path = EsRowText(rel, tuple, ES_AGGREGATE_PATH);
+	aggregate->definer = EsDefinerOfRow(rel, tuple, ES_AGGREGATE_OWNER, ES_AGGREGATE_PATH);
 	value = heap_getattr(tuple, ES_AGGREGATE_EVERY, desc, &isnull);
 	aggregate->snapshot_every = isnull ? 0 : DatumGetInt32(value);
 	value = heap_getattr(tuple, ES_AGGREGATE_INTERVAL, desc, &isnull);
@@ -181,12 +180,7 @@ EsReportNoAggregate(const char *name)
 static void
 check_references(const EsAggregate *aggregate)
 {
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(aggregate->definer.role)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the role that owned aggregate \"%s\" does not exist any more",
-						aggregate->name),
-				 errhint("Drop the aggregate and create it again.")));
+	EsDefinerCheck(&aggregate->definer, psprintf("aggregate \"%s\"", aggregate->name));
 	if (!SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(aggregate->state_type)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -298,27 +292,16 @@ static void
 compile_evolver(EsAggregate *aggregate, char *event_type, const char *sql)
 {
 	EsEvolver  *evolver = &aggregate->evolvers[aggregate->nevolvers];
-	MemoryContext scratch = AllocSetContextCreate(aggregate->context,
-												  "eventstore parse trees",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext saved = MemoryContextSwitchTo(scratch);
 
 	evolver->event_type = event_type;
 	evolver->event_type_len = strlen(event_type);
 	evolver->hash = EsEventTypeHash(event_type, evolver->event_type_len);
-	evolver->expression = EsExpressionCompile(aggregate->context, sql,
-											  aggregate->scope,
-											  aggregate->state_type, -1);
+	evolver->expression =
+		EsDefinitionCompile(aggregate->context, sql, aggregate->scope,
+							aggregate->state_type, &aggregate->definer,
+							psprintf("event type \"%s\" in aggregate \"%s\"",
+									 event_type, aggregate->name));
 	aggregate->nevolvers++;
-	MemoryContextSwitchTo(saved);
-	MemoryContextDelete(scratch);
-	if (contain_volatile_functions((Node *) EsExpressionPlanned(evolver->expression)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("the expression for event type \"%s\" uses a volatile function",
-						event_type),
-				 errdetail("The state of a stream must come out the same each time."),
-				 errhint("Mark the function IMMUTABLE or STABLE if it is.")));
 }
 
 static void
@@ -410,6 +393,7 @@ compile_aggregate(const char *name)
 	MemoryContextSwitchTo(saved);
 	return aggregate;
 }
+
 /* ----- the session's cache ----- */
 
 static CacheEntry *

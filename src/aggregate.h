@@ -25,9 +25,9 @@ typedef enum EsAggregateColumn
 	ES_AGGREGATE_TYPE,
 	ES_AGGREGATE_EVERY,
 	ES_AGGREGATE_INTERVAL,
+	ES_AGGREGATE_BOUNDARY,
 	ES_AGGREGATE_OWNER,
-	ES_AGGREGATE_PATH,
-	ES_AGGREGATE_BOUNDARY
+	ES_AGGREGATE_PATH
 } EsAggregateColumn;
 
 #define ES_MAX_AGGREGATE (NAMEDATALEN - 1)	/* bytes of a name */
@@ -120,7 +120,10 @@ extern void EsAggregateClose(EsAggregate *aggregate);
 extern void EsAggregateCheck(const char *name);
 extern char *EsOwnAggregateArgument(FunctionCallInfo fcinfo, int n,
 									const char *argument);
-extern void EsDefinitionDrop(FunctionCallInfo fcinfo, const char *query,
-							 int nargs, bool if_exists, const char *what);
+extern void EsAggregatePartWrite(FunctionCallInfo fcinfo, const char *aggregate,
+								 Oid table, int ncolumns);
+extern void EsAggregatePartDrop(FunctionCallInfo fcinfo, Oid table,
+								const char *argument,
+								const char *what) pg_attribute_printf(4, 0);
 
 #endif							/* ES_AGGREGATE_H */

@@ -47,7 +47,8 @@ forget_store(Datum arg, Oid relid)
 		relid == store.epoch ||
 		relid == store.position_seq || relid == store.event_tag ||
 		relid == store.retagged || relid == store.archive_segment ||
-		relid == store.archive_run || relid == store.archive_key)
+		relid == store.archive_run || relid == store.archive_key ||
+		relid == store.subscription_parked)
 		store_known = false;
 }
 
@@ -191,6 +192,12 @@ EsStoreGet(void)
 	store.archive_position_key = find_relation(schema, "es_archive_segment_first_position_key");
 	store.archive_run = find_relation(schema, "es_archive_run");
 	store.archive_key = find_relation(schema, "es_archive_key");
+	store.subscription = find_relation(schema, "es_subscription");
+	store.subscription_consumer = find_relation(schema, "es_subscription_consumer");
+	store.subscription_partition = find_relation(schema, "es_subscription_partition");
+	store.subscription_parked = find_relation(schema, "es_subscription_parked");
+	store.parked_stream_key = find_relation(schema, "es_subscription_parked_stream_key");
+	store.parked_due = find_relation(schema, "es_subscription_parked_due_idx");
 	store_known = true;
 	return &store;
 }

@@ -74,6 +74,12 @@ typedef struct EsStore
 	Oid			archive_position_key;	/* its index (first_position) */
 	Oid			archive_run;	/* es_archive_run */
 	Oid			archive_key;	/* es_archive_key */
+	Oid			subscription;	/* es_subscription */
+	Oid			subscription_consumer;	/* es_subscription_consumer */
+	Oid			subscription_partition; /* es_subscription_partition */
+	Oid			subscription_parked;	/* es_subscription_parked */
+	Oid			parked_stream_key;	/* its index (subscription, stream_id, position) */
+	Oid			parked_due;		/* its index (subscription, due_at) */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */

@@ -450,7 +450,10 @@ check_events(CheckResult *result, const EsStore *store, Relation event)
 	EsArchiveCheckEnd(archive);
 }
 
-/* Is the trigger there, enabled always, and calling the store's function? */
+/*
+ * Is the trigger there, enabled always, and calling the store's function?
+ * Trigger functions are renamed in the end; see comment.sql.
+ */
 static bool
 trigger_is_armed(Relation event, Oid schema, const char *name,
 				 const char *function)
@@ -464,7 +467,7 @@ trigger_is_armed(Relation event, Oid schema, const char *name,
 		if (strcmp(trigger->tgname, name) == 0)
 			return trigger->tgenabled == TRIGGER_FIRES_ALWAYS &&
 				get_func_namespace(trigger->tgfoid) == schema &&
-				strcmp(get_func_name(trigger->tgfoid), function) == 0;
+				strcmp(get_func_name(trigger->tgfoid), psprintf("zz_%s", function)) == 0;
 	}
 	return false;
 }

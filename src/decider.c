@@ -516,24 +516,12 @@ EsDeciderDecide(EsAggregate *aggregate, EsDecider *decider, text *stream_id,
 Datum
 es_decide(PG_FUNCTION_ARGS)
 {
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	Datum		values[4];
-	char		nulls[] = "    ";
 	char	   *name = EsOwnAggregateArgument(fcinfo, 0, "aggregate");
 
 	EsRequireArgument(fcinfo, 1, "command_type");
 	EsRequireArgument(fcinfo, 2, "query");
 	EsCheckName(PG_GETARG_TEXT_PP(1), ES_MAX_COMMAND_TYPE, "command type");
-	for (int i = 0; i < 4; i++)
-	{
-		values[i] = PG_GETARG_DATUM(i);
-		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
-	}
-	EsCatalogWrite("INSERT INTO %s.es_decider (aggregate, command_type, query, reject)"
-				   " VALUES ($1, $2, $3, $4) ON CONFLICT (aggregate, command_type)"
-				   " DO UPDATE SET query = EXCLUDED.query, reject = EXCLUDED.reject",
-				   4, types, values, nulls);
-	EsAggregateCheck(name);
+	EsAggregatePartWrite(fcinfo, name, EsStoreGet()->decider, 4);
 	PG_RETURN_VOID();
 }
 
@@ -543,14 +531,7 @@ es_decide(PG_FUNCTION_ARGS)
 Datum
 es_drop_decider(PG_FUNCTION_ARGS)
 {
-	char	   *name = EsOwnAggregateArgument(fcinfo, 0, "aggregate");
-
-	EsRequireArgument(fcinfo, 1, "command_type");
-	EsDefinitionDrop(fcinfo, "DELETE FROM %s.es_decider"
-					 " WHERE aggregate OPERATOR(pg_catalog.=) $1"
-					 " AND command_type OPERATOR(pg_catalog.=) $2", 2,
-					 !PG_ARGISNULL(2) && PG_GETARG_BOOL(2),
-					 psprintf("decider of aggregate \"%s\" for command \"%s\"",
-							  name, text_to_cstring(PG_GETARG_TEXT_PP(1))));
+	EsAggregatePartDrop(fcinfo, EsStoreGet()->decider, "command_type",
+						"decider of aggregate \"%s\" for command \"%s\"");
 	PG_RETURN_VOID();
 }

@@ -17,19 +17,12 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/pg_authid.h"
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
-#include "common/hashfn.h"
-#include "common/sha2.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
-#include "pgtime.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/float.h"
-#include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -40,7 +33,7 @@
 #include "definition.h"
 #include "point.h"
 
-PG_FUNCTION_INFO_V1(es_owned_definition_change);
+PG_FUNCTION_INFO_V1(es_definition_change);
 
 /* ----- arguments ----- */
 
@@ -329,92 +322,59 @@ EsDefinitionCompile(MemoryContext context, const char *sql,
 	return expression;
 }
 
-/* ----- digest ----- */
+/* ----- owners ----- */
 
-void
-EsDigestBegin(EsDigest *digest)
-{
-	digest->context = pg_cryptohash_create(PG_SHA256);
-	digest->is_immutable = true;
-	digest->functions = NIL;
-	if (digest->context == NULL || pg_cryptohash_init(digest->context) < 0)
-		elog(ERROR, "could not compute a digest");
-}
-
-/* Add a string, or that there is none. */
-void
-EsDigestString(EsDigest *digest, const char *string)
-{
-	const char *bytes = string == NULL ? "" : string;
-	uint8		isnull = string == NULL;
-
-	if (pg_cryptohash_update(digest->context, &isnull, 1) < 0 ||
-		pg_cryptohash_update(digest->context, (const uint8 *) bytes,
-							 strlen(bytes) + 1) < 0)
-		elog(ERROR, "could not compute a digest");
-}
-
-/*
- * Add an expression and the users' functions that it calls.  The definer's
- * path is in force, so that names come out the same each time.
- */
-void
-EsDigestExpression(EsDigest *digest, const EsExpression *expression)
-{
-	ListCell   *cell;
-
-	EsDigestString(digest, expression->text.sql);
-	foreach(cell, expression->functions)
-	{
-		Datum		oid = ObjectIdGetDatum(lfirst_oid(cell));
-
-		digest->functions = lappend_oid(digest->functions, lfirst_oid(cell));
-		EsDigestString(digest,
-					   TextDatumGetCString(DirectFunctionCall1(pg_get_functiondef, oid)));
-	}
-	if (!expression->is_immutable)
-		digest->is_immutable = false;
-}
-
-/* The first 16 bytes of the SHA-256 of all that was added. */
-void
-EsDigestEnd(EsDigest *digest, pg_uuid_t *result)
-{
-	uint8		sum[PG_SHA256_DIGEST_LENGTH];
-
-	if (pg_cryptohash_final(digest->context, sum, sizeof(sum)) < 0)
-		elog(ERROR, "could not compute a digest");
-	pg_cryptohash_free(digest->context);
-	memcpy(result->data, sum, UUID_LEN);
-}
-
-/* Of the settings on which the value of a stable expression depends. */
-uint64
-EsSettingsDigest(void)
-{
-	int			settings[] = {DateStyle, DateOrder, IntervalStyle, extra_float_digits};
-	const char *zone = pg_get_timezone_name(session_timezone);
-
-	return hash_bytes_extended((const unsigned char *) settings, sizeof(settings),
-							   hash_bytes((const unsigned char *) zone, strlen(zone)));
-}
-
-/* ----- the trigger ----- */
-
-/* 42501 unless the row is in the changer's power. */
-static void
-check_row_owner(Relation rel, HeapTuple tuple, const char *what)
+static Oid
+owner_in_row(Relation rel, HeapTuple tuple, AttrNumber owner)
 {
 	bool		isnull;
-	Datum		owner = heap_getattr(tuple, get_attnum(RelationGetRelid(rel), "owner"),
-									 RelationGetDescr(rel), &isnull);
+	Datum		value = heap_getattr(tuple, owner, RelationGetDescr(rel), &isnull);
 
-	if (isnull || superuser() ||	/* NOT NULL will say so */
-		has_privs_of_role(GetUserId(), DatumGetObjectId(owner)))
+	return isnull ? InvalidOid : DatumGetObjectId(value);
+}
+
+static bool
+visit_owner(Relation rel, HeapTuple tuple, void *arg)
+{
+	*(Oid *) arg = owner_in_row(rel, tuple, get_attnum(RelationGetRelid(rel), "owner"));
+	return false;
+}
+
+/* Who owns an aggregate; InvalidOid if there is none of the name. */
+Oid
+EsAggregateOwner(const char *aggregate)
+{
+	Oid			owner = InvalidOid;
+
+	EsCatalogScan(EsStoreGet()->aggregate, 1, aggregate, visit_owner, &owner);
+	return owner;
+}
+
+/* 42501 unless what is called by the name is in the current user's power. */
+void
+EsDefinitionCheckOwner(Oid owner, const char *what, const char *name)
+{
+	if (ES_BUG == 47 || superuser() ||
+		(OidIsValid(owner) && has_privs_of_role(GetUserId(), owner)))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("must be owner of %s \"%s\"", what, EsRowText(rel, tuple, 1))));
+			 errmsg("must be owner of %s \"%s\"", what, name)));
+}
+
+/*
+ * A row without an owner of its own belongs to the aggregate that its first
+ * column names.
+ */
+static void
+check_row_owner(Relation rel, HeapTuple tuple, AttrNumber owner, const char *what)
+{
+	char	   *name = EsRowText(rel, tuple, 1);
+
+	if (name == NULL)
+		return;					/* NOT NULL will say so */
+	EsDefinitionCheckOwner(owner == InvalidAttrNumber ? EsAggregateOwner(name) :
+						   owner_in_row(rel, tuple, owner), what, name);
 }
 
 /*
@@ -422,24 +382,29 @@ check_row_owner(Relation rel, HeapTuple tuple, const char *what)
  * The argument is what the first column names.
  */
 Datum
-es_owned_definition_change(PG_FUNCTION_ARGS)
+es_definition_change(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	const char *what;
+	AttrNumber	owner;
 	HeapTuple	row;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function must be called as a trigger on a table of definitions")));
-	CacheInvalidateRelcacheByRelid(RelationGetRelid(trigger->tg_relation));
+	owner = get_attnum(RelationGetRelid(trigger->tg_relation), "owner");
+	CacheInvalidateRelcacheByRelid(owner == InvalidAttrNumber ? EsStoreGet()->aggregate :
+								   RelationGetRelid(trigger->tg_relation));
 	if (!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
 		return PointerGetDatum(NULL);
+	what = trigger->tg_trigger->tgargs[0];
 	row = trigger->tg_trigtuple;
-	check_row_owner(trigger->tg_relation, row, trigger->tg_trigger->tgargs[0]);
+	check_row_owner(trigger->tg_relation, row, owner, what);
 	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
 	{
 		row = trigger->tg_newtuple;
-		check_row_owner(trigger->tg_relation, row, trigger->tg_trigger->tgargs[0]);
+		check_row_owner(trigger->tg_relation, row, owner, what);
 	}
 	return PointerGetDatum(row);
 }

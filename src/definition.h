@@ -7,10 +7,8 @@
 #include "postgres.h"
 
 #include "access/htup.h"
-#include "common/cryptohash.h"
 #include "fmgr.h"
 #include "utils/rel.h"
-#include "utils/uuid.h"
 
 #include "handler.h"
 
@@ -36,14 +34,6 @@ typedef enum EsOnConflict
 	ES_CONFLICT_KEEP_OWNER		/* likewise, but owner and path stay */
 } EsOnConflict;
 
-/* A digest of what definitions say. */
-typedef struct EsDigest
-{
-	pg_cryptohash_ctx *context;
-	bool		is_immutable;	/* of all expressions that were added */
-	List	   *functions;		/* OIDs of users' functions in them */
-} EsDigest;
-
 extern void EsRequireArgument(FunctionCallInfo fcinfo, int n, const char *name);
 extern bool EsFlagArgument(FunctionCallInfo fcinfo, int n);
 extern int64 EsNaturalArgument(FunctionCallInfo fcinfo, int n, const char *name,
@@ -65,10 +55,8 @@ extern EsExpression *EsDefinitionCompile(MemoryContext context, const char *sql,
 										 const EsDefiner *definer,
 										 const char *what);
 
-extern void EsDigestBegin(EsDigest *digest);
-extern void EsDigestString(EsDigest *digest, const char *string);
-extern void EsDigestExpression(EsDigest *digest, const EsExpression *expression);
-extern void EsDigestEnd(EsDigest *digest, pg_uuid_t *result);
-extern uint64 EsSettingsDigest(void);
+extern Oid EsAggregateOwner(const char *aggregate);
+extern void EsDefinitionCheckOwner(Oid owner, const char *what,
+								   const char *name);
 
 #endif							/* ES_DEFINITION_H */

@@ -19,6 +19,7 @@
 #include "projection.h"
 #include "runner.h"
 #include "stream.h"
+#include "subscription.h"
 #include "upcast.h"
 #include "wake.h"
 #include "worker.h"
@@ -40,6 +41,7 @@ _PG_init(void)
 	EsInlineInit();
 	EsRunnerInit();
 	EsWorkerInit();
+	EsSubscriptionInit();
 	EsAggregateInit();
 	EsDeciderInit();
 	EsKeptInit();

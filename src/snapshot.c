@@ -29,6 +29,7 @@
 
 #include "catalog.h"
 #include "category.h"
+#include "definition_digest.h"
 #include "digest.h"
 #include "point.h"
 #include "snapshot.h"
@@ -112,14 +113,6 @@ note_upcasters(EsAggregate *aggregate)
 	aggregate->upcasters = generation;
 }
 
-/* Mix eight bytes into a digest, behind so many others. */
-static void
-mix(pg_uuid_t *digest, int behind, uint64 value)
-{
-	for (size_t i = 0; i < sizeof(value); i++)
-		digest->data[behind + i] ^= (unsigned char) (value >> (8 * i));
-}
-
 /*
  * What a snapshot must have been made by: the aggregate's definition, folding
  * from the same version on, with the same upcasters.
@@ -130,12 +123,12 @@ EsSnapshotDefinition(const EsFold *fold)
 	EsAggregate *aggregate = fold->aggregate;
 	pg_uuid_t	definition = EsAggregateDefinition(aggregate);
 
-	mix(&definition, 0, (uint64) (fold->first - 1) * UINT64CONST(0x9E3779B97F4A7C15));
+	EsDigestMix(&definition, 0, (uint64) (fold->first - 1) * UINT64CONST(0x9E3779B97F4A7C15));
 	note_upcasters(aggregate);
 	for (int i = 0; i < UUID_LEN && ES_BUG != 74; i++)
 		definition.data[i] ^= aggregate->upcast_digest.data[i];
 	if (aggregate->upcast_settings)
-		mix(&definition, 8, EsSettingsDigest());
+		EsDigestMix(&definition, 8, EsSettingsDigest());
 	return definition;
 }
 

@@ -990,11 +990,11 @@ create_triggers(const char *table, const Settings *settings)
 
 	execute(psprintf("CREATE TRIGGER " TRACK_ROW
 					 " AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW"
-					 " EXECUTE FUNCTION %s.es_track_change(%s)", table, schema,
+					 " EXECUTE FUNCTION %s.zz_es_track_change(%s)", table, schema,
 					 quote_literal_cstr(settings_text(settings))));
 	execute(psprintf("CREATE TRIGGER " TRACK_TRUNCATE
 					 " BEFORE TRUNCATE ON %s FOR EACH STATEMENT"
-					 " EXECUTE FUNCTION %s.es_track_change()", table, schema));
+					 " EXECUTE FUNCTION %s.zz_es_track_change()", table, schema));
 }
 
 /* The trigger that makes events of a table's rows. */

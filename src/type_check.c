@@ -245,7 +245,7 @@ EsTypeCheck(const EsVersionedSet *set, EsEventType *type, text *stream_id,
 		forget_programs(set);
 	if (with->context == NULL)
 		make_checker(with, nested ? CurrentMemoryContext : CacheMemoryContext, set->scope);
-	EsRightsEnter(&type->versioned.definer, &rights);
+	EsRightsEnterFor(type->versioned.expression, &type->versioned.definer, &rights);
 	fill_slot(with->slot, stream_id, event);
 	passes = run_check(&set->scope->variables[0], type, with, nested);
 	EsRightsLeave(&rights);

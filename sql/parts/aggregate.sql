@@ -19,9 +19,9 @@ CREATE TABLE es_aggregate (
 	state_type        regtype  NOT NULL,
 	snapshot_every    integer,
 	snapshot_interval interval,
+	boundary          jsonb,
 	owner             regrole  NOT NULL,
 	search_path       text     NOT NULL,
-	boundary          jsonb,
 	CONSTRAINT es_aggregate_pkey PRIMARY KEY (name),
 	CONSTRAINT es_aggregate_snapshot_every_check CHECK (snapshot_every > 0),
 	CONSTRAINT es_aggregate_snapshot_interval_check CHECK (snapshot_interval > interval '0')
@@ -47,16 +47,8 @@ CREATE TABLE es_evolver (
 COMMENT ON TABLE es_evolver IS 'what an event does to the state of an aggregate';
 COMMENT ON COLUMN es_evolver.expression IS 'SQL expression over state and event; its value is the next state';
 
--- Nobody can have an expression run with rights that he does not have: who
--- writes a definition must have the privileges of the aggregate's owner.
--- Sessions that use the definitions are told of the change.
-CREATE FUNCTION es_definition_change() RETURNS trigger
-	AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION es_definition_change() IS
-	'stands before the tables of definitions';
-
 CREATE TRIGGER es_definition_change BEFORE INSERT OR UPDATE OR DELETE ON es_aggregate
-	FOR EACH ROW EXECUTE FUNCTION es_definition_change('name');
+	FOR EACH ROW EXECUTE FUNCTION es_definition_change('aggregate');
 CREATE TRIGGER es_definition_truncate AFTER TRUNCATE ON es_aggregate
 	FOR EACH STATEMENT EXECUTE FUNCTION es_definition_change();
 CREATE TRIGGER es_definition_change BEFORE INSERT OR UPDATE OR DELETE ON es_evolver

@@ -32,8 +32,8 @@ ALTER TABLE es_event ENABLE ALWAYS RULE es_event_no_merge;
 COMMENT ON RULE es_event_no_merge ON es_event IS
 	'makes the server refuse MERGE; has no effect of its own';
 
--- Reader: SELECT.  Writer: INSERT too.  Admin: all that keeps the store
--- running, with the right to grant it.  Each level includes the one before.
+-- Reader: SELECT.  Subscriber: subscriptions of its own.  Writer: INSERT too.
+-- Admin: all that keeps the store running, with the right to grant it.  Each level includes the one before.
 -- The caller must be allowed to grant: an admin, the extension's owner or a
 -- superuser.
 CREATE FUNCTION es_grant(role regrole, level text) RETURNS void
@@ -41,7 +41,7 @@ CREATE FUNCTION es_grant(role regrole, level text) RETURNS void
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	levels CONSTANT text[] := ARRAY['reader', 'writer', 'admin'];
+	levels CONSTANT text[] := ARRAY['reader', 'subscriber', 'writer', 'admin'];
 	given int := array_position(levels, level);
 	option CONSTANT text := CASE level WHEN 'admin' THEN ' WITH GRANT OPTION' ELSE '' END;
 	extension record;
@@ -56,7 +56,7 @@ BEGIN
 	IF given IS NULL THEN
 		RAISE 'invalid level "%"', level USING
 			ERRCODE = 'invalid_parameter_value',
-			HINT = 'Use reader, writer or admin.';
+			HINT = 'Use reader, subscriber, writer or admin.';
 	END IF;
 	SELECT e.oid, n.nspname INTO extension
 		FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -72,6 +72,11 @@ BEGIN
 			('reader', 'SELECT', 'es_stat_projection'),
 			('reader', 'SELECT', 'es_progress'),
 			('reader', 'SELECT', 'es_tracked_table'),
+			('reader', 'SELECT', 'es_stat_subscription'),
+			('admin', 'SELECT', 'es_subscription'),
+			('admin', 'SELECT', 'es_subscription_consumer'),
+			('admin', 'SELECT', 'es_subscription_partition'),
+			('admin', 'SELECT', 'es_subscription_parked'),
 			('admin', 'SELECT', 'es_projection'),
 			('admin', 'SELECT', 'es_projection_handler'),
 			('admin', 'SELECT', 'es_parked'),
@@ -122,6 +127,15 @@ BEGIN
 				('reader', 'es_history'),
 				('reader', 'es_boundary_state'),
 				('reader', 'es_boundary_history'),
+				('reader', 'es_stream_partition'),
+				('subscriber', 'es_create_subscription'),
+				('subscriber', 'es_drop_subscription'),
+				('subscriber', 'es_fetch'),
+				('subscriber', 'es_ack'),
+				('subscriber', 'es_nack'),
+				('subscriber', 'es_renew'),
+				('subscriber', 'es_seek'),
+				('subscriber', 'es_wait_for_events'),
 				('writer', 'es_append'),
 				('writer', 'es_append_batch'),
 				('writer', 'es_append_if'),
@@ -173,7 +187,7 @@ BEGIN
 				('admin', 'es_start_worker'),
 				('admin', 'es_track_table'),
 				('admin', 'es_untrack_table'),
-				('admin', 'es_track_change'),
+				('admin', 'zz_es_track_change'),
 				('admin', 'es_grant')
 			) AS v(level, name)
 			JOIN pg_proc p ON p.proname = v.name
@@ -187,4 +201,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION es_grant(regrole, text) IS
-	'let a role read, write or administer the store (level reader, writer or admin)';
+	'let a role read, write or administer the store (level reader, subscriber, writer or admin)';

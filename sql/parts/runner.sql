@@ -9,12 +9,22 @@ CREATE PROCEDURE es_run_projections(max_batches integer DEFAULT NULL)
 COMMENT ON PROCEDURE es_run_projections(integer) IS
 	'let all projections catch up, one transaction a batch';
 
--- Tries parked events again, in order; of park_stream, a stream's later
--- events only where the earlier ones succeed.  Answers how many succeeded.
-CREATE FUNCTION es_replay_parked(projection text) RETURNS bigint
-	AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION es_replay_parked(text) IS
-	'try the parked events of a projection again; answers how many succeeded';
+-- Of a projection: tries parked events again, in order; of park_stream, a stream's
+-- later events only where the earlier ones succeed.  Answers how many succeeded.
+-- Of a subscription: lets es_fetch deliver parked events again, in the
+-- order of each stream.  Answers how many.
+-- With stream_id or position, only these; a skipped event of a subscription
+-- comes back by its position alone.  One function serves both, as a name rarely
+-- means both; where it does, kind says which: 'projection' or 'subscription'.
+CREATE FUNCTION es_replay_parked(
+	name       text,
+	stream_id  text   DEFAULT NULL,
+	"position" bigint DEFAULT NULL,
+	kind       text   DEFAULT NULL
+) RETURNS bigint
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION es_replay_parked(text, text, bigint, text) IS
+	'try the parked events of a projection again, or deliver those of a subscription again';
 
 -- True once the projection has passed the position, false after the timeout.
 -- position NULL: this session's last append.  55000 where it cannot come

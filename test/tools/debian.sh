@@ -2,6 +2,8 @@
 # sourced.
 #
 #	debian_possible			is this root on a Debian that has debootstrap?
+#	postgres_major PG_CONFIG
+#							the version that a pg_config tells, "15"
 #	debian_suite			the release that this machine runs
 #	debian_base SUITE DIR	make one (from where this machine's apt gets its own)
 #	debian_enter DIR USER COMMAND
@@ -10,6 +12,15 @@
 #
 # Needs root: an installed system belongs to root, and mounting does too.
 # shellcheck shell=bash
+
+postgres_major()
+{
+	local version
+
+	version=$("$1" --version 2>/dev/null) || return 0
+	version=${version#PostgreSQL }
+	echo "${version%%[!0-9]*}"
+}
 
 debian_possible()
 {

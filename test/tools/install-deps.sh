@@ -84,6 +84,7 @@ missing()
 	have clang || echo clang
 	[[ $level == matrix ]] && return
 
+	have clang-tidy || echo clang-tidy
 	have cppcheck || echo cppcheck
 	have shellcheck || echo shellcheck
 	! have apt-get || PATH=$PATH:/usr/sbin have debootstrap || echo debootstrap

@@ -45,15 +45,6 @@ release_of()
 	esac
 }
 
-major_here()
-{
-	local version
-
-	version=$("${PG_CONFIG:-pg_config}" --version 2>/dev/null) || return 0
-	version=${version#PostgreSQL }
-	echo "${version%%[!0-9]*}"
-}
-
 test_here()
 {
 	local name others
@@ -139,7 +130,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/matrix.XXXXXX")
 trap 'rm -rf --one-file-system "$tally_log" "$work"' EXIT
 for version in "${versions[@]}"; do
 	release_of "$version" >/dev/null
-	if [[ $version == "$(major_here)" ]]; then
+	if [[ $version == "$(postgres_major "${PG_CONFIG:-pg_config}")" ]]; then
 		add_up "PostgreSQL $version, this machine" test/tools/matrix.sh here
 	else
 		test_in_debian "$version"
