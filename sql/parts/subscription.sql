@@ -290,9 +290,13 @@ CREATE VIEW es_stat_subscription AS
 				count(*) FILTER (WHERE k.delivered) AS in_flight
 			FROM es_subscription_parked k WHERE k.subscription = s.name
 			GROUP BY k.state, k.reason) AS r) AS k
-	LEFT JOIN LATERAL (SELECT e.position FROM es_event e
-		ORDER BY e.position DESC LIMIT 1) AS last ON true
-	LEFT JOIN LATERAL (SELECT e.recorded_at FROM es_event e
-		WHERE e.position > p.position ORDER BY e.position LIMIT 1) AS next ON true;
+	LEFT JOIN LATERAL (SELECT greatest(
+			(SELECT e.position FROM es_event e ORDER BY e.position DESC LIMIT 1),
+			(SELECT max(a.last_position) FROM es_archive_segment a)) AS position) AS last ON true
+	LEFT JOIN LATERAL (SELECT coalesce(
+			(SELECT a.first_recorded_at FROM es_archive_segment a
+				WHERE a.last_position > p.position ORDER BY a.segment LIMIT 1),
+			(SELECT e.recorded_at FROM es_event e
+				WHERE e.position > p.position ORDER BY e.position LIMIT 1)) AS recorded_at) AS next ON true;
 COMMENT ON VIEW es_stat_subscription IS 'where each subscription stands, who consumes it, and what is parked';
 GRANT SELECT ON es_stat_subscription TO pg_monitor;
