@@ -272,8 +272,8 @@ COMMENT ON FUNCTION es_stream_partition(text, integer) IS
 CREATE VIEW es_stat_subscription AS
 	SELECT s.name, pg_get_userbyid(s.owner) AS owner, s.partitions, s.hold, p.position,
 		greatest(coalesce(last.position, 0) - p.position, 0) AS lag_events,
-		CASE WHEN coalesce(cold.recorded_at, next.recorded_at) IS NULL THEN 0
-			ELSE extract(epoch FROM clock_timestamp() - coalesce(cold.recorded_at, next.recorded_at))::float8 END
+		CASE WHEN next.recorded_at IS NULL THEN 0
+			ELSE extract(epoch FROM clock_timestamp() - next.recorded_at)::float8 END
 			AS oldest_unacked_seconds,
 		p.in_flight + k.in_flight AS in_flight, c.consumers,
 		k.parked, k.skipped, k.parked_by_reason
@@ -291,11 +291,13 @@ CREATE VIEW es_stat_subscription AS
 				count(*) FILTER (WHERE k.delivered) AS in_flight
 			FROM es_subscription_parked k WHERE k.subscription = s.name
 			GROUP BY k.state, k.reason) AS r) AS k
-	LEFT JOIN LATERAL (SELECT e.position FROM es_event e
-		ORDER BY e.position DESC LIMIT 1) AS last ON true
-	LEFT JOIN LATERAL (SELECT e.recorded_at FROM es_event e
-		WHERE e.position > p.position ORDER BY e.position LIMIT 1) AS next ON true
-	LEFT JOIN LATERAL (SELECT a.first_recorded_at AS recorded_at FROM es_archive_segment a
-		WHERE a.last_position > p.position ORDER BY a.last_position LIMIT 1) AS cold ON true;
+	LEFT JOIN LATERAL (SELECT greatest(
+			(SELECT e.position FROM es_event e ORDER BY e.position DESC LIMIT 1),
+			(SELECT max(a.last_position) FROM es_archive_segment a)) AS position) AS last ON true
+	LEFT JOIN LATERAL (SELECT coalesce(
+			(SELECT a.first_recorded_at FROM es_archive_segment a
+				WHERE a.last_position > p.position ORDER BY a.segment LIMIT 1),
+			(SELECT e.recorded_at FROM es_event e
+				WHERE e.position > p.position ORDER BY e.position LIMIT 1)) AS recorded_at) AS next ON true;
 COMMENT ON VIEW es_stat_subscription IS 'where each subscription stands, who consumes it, and what is parked';
 GRANT SELECT ON es_stat_subscription TO pg_monitor;

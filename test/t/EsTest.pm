@@ -272,8 +272,8 @@ sub store_hash
 		SELECT count(*), count(DISTINCT stream_id), min(position), max(position),
 			(SELECT last_value FROM es_event_position_seq),
 			(SELECT es_settled::text FROM es_settled),
-			md5(string_agg(es_event::text, E'\n' ORDER BY position))
-		FROM es_event));
+			md5(string_agg(es_event_all::text, E'\n' ORDER BY position))
+		FROM es_event_all));
 }
 
 # The statement fails with this SQLSTATE.
