@@ -243,6 +243,7 @@ EsAppendEvents(EsAppend *append)
 			table_close(event, NoLock);
 			return last->version;
 		}
+		EsPoint("ids-looked");
 	}
 	EsAssign(event, store, append);
 	EsInsertEvents(event, append);

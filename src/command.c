@@ -315,6 +315,7 @@ static bool
 decide_under_locks(Handling *handling)
 {
 	const EsCommand *command = handling->command;
+	int64		last_position = EsLastPosition();
 
 	lock_before(handling);
 	handling->set = NULL;
@@ -329,6 +330,9 @@ decide_under_locks(Handling *handling)
 	if (handling->may_wait && handling->aggregate->generation != handling->generation)
 		return false;			/* the definition changed while we waited */
 	decide(handling);
+	if (handling->query != NULL && EsLastPosition() != last_position)
+		EsBoundaryCheckSame(handling->event, handling->store, handling->query,
+							handling->answer);
 	return lock_after(handling);
 }
 

@@ -18,6 +18,11 @@
 #include "utils/rel.h"
 #include "utils/relcache.h"
 
+/* Before the type of a function that does not return, as 18 writes it. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /* The local id of this backend's running top transaction; never reused. */
 static inline LocalTransactionId
 EsCurrentLxid(void)

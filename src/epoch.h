@@ -9,12 +9,13 @@
 #include "utils/rel.h"
 
 #include "catalog.h"
+#include "compat.h"
 
 extern void EsEpochConfirm(Relation event, const EsStore *store);
 extern int64 EsEpochFork(Relation event, const EsStore *store, int64 epoch);
 extern void EsEpochCheck(Relation event, const EsStore *store, int64 epoch,
 						 int64 position);
-extern void EsEpochReportLeft(const char *what, int64 epoch,
-							  int64 fork) pg_attribute_noreturn();
+pg_noreturn extern void EsEpochReportLeft(const char *what, int64 epoch,
+										  int64 fork);
 
 #endif							/* ES_EPOCH_H */

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "append.h"
+#include "compat.h"
 
 extern void EsMakeEventId(EsNewEvent *event, int nth);
 extern void EsAssignIds(EsAppend *append);
@@ -15,6 +16,6 @@ extern bool EsAppendIsRetry(Relation event, const EsStore *store,
 extern int64 EsLastArchived(void);
 extern void EsCheckIdArchived(const pg_uuid_t *id, int64 after_segment);
 extern void EsAppendCheckArchived(const EsAppend *append);
-extern void EsReportIdUsed(const EsNewEvent *event, const char *detail) pg_attribute_noreturn();
+pg_noreturn extern void EsReportIdUsed(const EsNewEvent *event, const char *detail);
 
 #endif							/* ES_EVENT_ID_H */

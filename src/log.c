@@ -391,11 +391,13 @@ hole_is_empty(EsLogReader *reader, int64 first, int64 last)
 {
 	SnapshotData dirty;
 	EsScan	   *scan;
+	TupleTableSlot *slot;
 	bool		found;
 
 	InitDirtySnapshot(dirty);
 	scan = EsScanPositions(reader->event, &dirty, first, last, ForwardScanDirection);
-	found = EsScanNext(scan) != NULL;
+	slot = EsScanNext(scan);
+	found = slot != NULL && !(ES_BUG == 83 && EsScanIsArchived(slot));
 	EsScanEnd(scan);
 	return !found;
 }

@@ -23,6 +23,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "common/pg_lzcompress.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"

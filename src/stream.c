@@ -591,6 +591,24 @@ checked_head(Relation event, text *stream_id, TupleTableSlot *slot)
 	return head;
 }
 
+/* The same for a stream that has no events in es_event; asked after that. */
+static EsStreamHead
+archived_head(Relation event, text *stream_id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(EsStoreGet()->archive_segment));
+	EsArchiveRead *read = EsArchiveReadStream(RelationGetDescr(event), snapshot,
+											  stream_id, 1, PG_INT64_MAX,
+											  BackwardScanDirection);
+	TupleTableSlot *slot = EsArchiveReadNext(read);
+	EsStreamHead head = {0, 0};
+
+	if (slot != NULL)
+		head = checked_head(event, stream_id, slot);
+	EsArchiveReadEnd(read);
+	UnregisterSnapshot(snapshot);
+	return head;
+}
+
 /*
  * Where the stream stands for an append: all that is committed by now and
  * all that this transaction wrote, the running command included, which only
@@ -607,15 +625,7 @@ EsStreamHeadForAppend(Relation event, Relation stream_key, text *stream_id)
 	if (last_event_hinted(event, stream_key, stream_id, snapshot, slot))
 		head = checked_head(event, stream_id, slot);
 	else if (!EsArchiveIsEmpty())
-	{
-		EsScan	   *scan = EsScanStream(event, snapshot, stream_id, 1, PG_INT64_MAX,
-										BackwardScanDirection);
-		TupleTableSlot *archived = EsScanNext(scan);
-
-		if (archived != NULL)
-			head = checked_head(event, stream_id, archived);
-		EsScanEnd(scan);
-	}
+		head = archived_head(event, stream_id);
 	ExecDropSingleTupleTableSlot(slot);
 	return head;
 }

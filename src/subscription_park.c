@@ -78,31 +78,43 @@ PG_FUNCTION_INFO_V1(es_nack);
 
 /* ----- the look at the log's events ----- */
 
-/* Is anything put aside at all? */
+/* Has the index an entry for the keys? */
 static bool
-any_parked(Relation parked, const EsSubscription *subscription)
+has_row(Relation parked, Oid index, ScanKeyData *keys, int nkeys)
 {
-	ScanKeyData key;
-	SysScanDesc scan;
-	bool		found;
+	SysScanDesc scan = systable_beginscan(parked, index, true, SnapshotSelf, nkeys, keys);
+	bool		found = HeapTupleIsValid(systable_getnext(scan));
 
-	ScanKeyEntryInitialize(&key, 0, K_SUBSCRIPTION, BTEqualStrategyNumber,
-						   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
-						   CStringGetTextDatum(subscription->name));
-	scan = systable_beginscan(parked, EsPrimaryKey(parked), true, SnapshotSelf, 1, &key);
-	found = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
 	return found;
 }
 
-/* Begin to look; NULL where nothing is put aside. */
+/*
+ * Is anything put aside that events behind a position must be compared with?
+ * What was skipped matters only until the checkpoint has passed it.
+ */
+static bool
+any_parked(Relation parked, const EsSubscription *subscription, int64 from)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyEntryInitialize(&keys[0], 0, K_SUBSCRIPTION, BTEqualStrategyNumber,
+						   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(subscription->name));
+	ScanKeyInit(&keys[1], K_POSITION, BTGreaterStrategyNumber, F_INT8GT,
+				Int64GetDatum(from));
+	return has_row(parked, EsStoreGet()->parked_due, keys, 1) ||
+		has_row(parked, EsPrimaryKey(parked), keys, 2);
+}
+
+/* Begin to look at events behind a position; NULL where nothing is to be minded. */
 EsParkedProbe *
-EsParkedBegin(const EsSubscription *subscription)
+EsParkedBegin(const EsSubscription *subscription, int64 from)
 {
 	Relation	parked = table_open(EsStoreGet()->subscription_parked, AccessShareLock);
 	EsParkedProbe *probe;
 
-	if (!any_parked(parked, subscription))
+	if (!any_parked(parked, subscription, from))
 	{
 		table_close(parked, AccessShareLock);
 		return NULL;
@@ -263,6 +275,7 @@ add_scope(EsQuery *query, const EsLease *lease, const bool *wanted)
 #define DUE_EVENTS \
 	"SELECT k.stream_id, k.position FROM @es_subscription_parked AS k" \
 	" WHERE k.subscription = $1 AND k.partition = ANY ($2) AND k.due_at <= $3" \
+	" AND k.state <> 'skipped'" \
 	" AND (NOT k.delivered OR k.partition = ANY ($5)) AND ($4 OR NOT EXISTS" \
 	"  (SELECT FROM @es_subscription_parked AS b WHERE b.subscription = k.subscription" \
 	"   AND b.stream_id = k.stream_id AND b.position < k.position AND b.state <> 'skipped'))"
@@ -506,7 +519,7 @@ is_in_flight(NackedEvent *nacked)
 		nacked->position > partition->delivered_to)
 		return false;
 	upcast = EsUpcastBegin(RelationGetDescr(nacked->event), true);
-	probe = EsParkedBegin(subscription);
+	probe = EsParkedBegin(subscription, partition->position);
 	found = EsSubscriptionWants(subscription, upcast, nacked->slot) &&
 		EsParkedLook(probe, nacked->slot) == ES_NOT_PARKED;
 	EsParkedEnd(probe);
@@ -578,7 +591,7 @@ put_behind(NackedEvent *nacked)
 	Relation	stream_key = index_open(nacked->store->stream_key, AccessShareLock);
 	IndexScanDesc scan = EsIndexBeginScan(nacked->event, stream_key, GetActiveSnapshot(), 2);
 	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(nacked->event), true);
-	EsParkedProbe *probe = EsParkedBegin(subscription);
+	EsParkedProbe *probe = EsParkedBegin(subscription, nacked->partition->position);
 	TupleTableSlot *slot = table_slot_create(nacked->event, NULL);
 	ScanKeyData keys[2];
 	bool		isnull;

@@ -101,7 +101,9 @@ CREATE TABLE es_subscription_parked (
 	CONSTRAINT es_subscription_parked_state_check
 		CHECK (state IN ('parked', 'retry', 'behind', 'skipped'))
 );
-CREATE INDEX es_subscription_parked_due_idx ON es_subscription_parked (subscription, due_at);
+-- Its first column alone tells whether anything is to be minded.
+CREATE INDEX es_subscription_parked_due_idx ON es_subscription_parked (subscription, due_at)
+	WHERE state <> 'skipped';
 COMMENT ON TABLE es_subscription_parked IS 'events that subscriptions have put aside; es_replay_parked delivers them again';
 COMMENT ON COLUMN es_subscription_parked.state IS 'parked until es_replay_parked; to be tried again (retry); waits behind another of its stream (behind); left out for good (skipped)';
 COMMENT ON COLUMN es_subscription_parked.reason IS 'what es_nack was given';

@@ -86,6 +86,13 @@ check_version-in-compat-only()
 	no_line 'PG_VERSION_NUM' $(files 'src/*.[ch]' | grep -v '^src/compat\.h$')
 }
 
+# CI builds against 17 at most; these are gone in 18.
+check_no-macro-that-18-dropped()
+{
+	# shellcheck disable=SC2046
+	no_line 'pg_attribute_noreturn|INT64_MODIFIER' $(files 'src/*.[ch]' | grep -v '^src/compat\.h$')
+}
+
 check_no-trailing-whitespace()
 {
 	# Expected output holds what the programs print.
