@@ -148,7 +148,7 @@ on_row_change(Datum arg, int cacheid, uint32 hash)
 void
 EsAggregateInit(void)
 {
-	CacheRegisterRelcacheCallback(on_relation_change, (Datum) 0);
+	EsOnRelationChange(on_relation_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, on_row_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, on_row_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, on_row_change, (Datum) 0);

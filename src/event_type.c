@@ -120,7 +120,7 @@ EsEventTypeInit(void)
 							 "a misspelt type is then an error.",
 							 &require_types, false, PGC_SUSET, 0,
 							 NULL, NULL, NULL);
-	CacheRegisterRelcacheCallback(on_relation_change, (Datum) 0);
+	EsOnRelationChange(on_relation_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, on_role_change, (Datum) 0);
 }
 

@@ -154,7 +154,7 @@ after_locks(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *ar
 void
 EsWakeInit(void)
 {
-	CacheRegisterRelcacheCallback(forget_worker, (Datum) 0);
+	EsOnRelationChange(forget_worker, (Datum) 0);
 	RegisterXactCallback(before_commit, NULL);
 	RegisterResourceReleaseCallback(after_locks, NULL);
 }
