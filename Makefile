@@ -21,11 +21,11 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream tag lifecycle log append read match boundary retag guard check handler definition event_type upcast aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild worker point
+ROOMS = eventstore catalog stream tag lifecycle log append read match boundary retag guard check handler definition event_type upcast cloudevent output_plugin aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild worker point
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog definition event_type upcast stream lifecycle append read log aggregate snapshot state decider command trial guard tag boundary check projection runner rebuild worker privilege
+PARTS = catalog definition event_type upcast stream lifecycle append read log aggregate snapshot state decider command trial guard tag boundary check projection runner rebuild worker cloudevent privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql

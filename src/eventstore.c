@@ -11,10 +11,12 @@
 #include "aggregate.h"
 #include "append.h"
 #include "catalog.h"
+#include "cloudevent.h"
 #include "decider.h"
 #include "event_type.h"
 #include "kept.h"
 #include "lifecycle.h"
+#include "output_plugin.h"
 #include "point.h"
 #include "projection.h"
 #include "runner.h"
@@ -35,6 +37,8 @@ _PG_init(void)
 	EsLifecycleInit();
 	EsEventTypeInit();
 	EsUpcastInit();
+	EsCloudEventInit();
+	EsOutputPluginInit();
 	EsAppendInit();
 	EsWakeInit();
 	EsInlineInit();

@@ -9,6 +9,14 @@
  * change; programs belong to the reader.  Readers may be nested, and a change
  * may come while one is under way: definitions that are replaced live on to
  * the end of the transaction.
+ *
+ * The output plugin upcasts inside logical decoding, where definitions are as
+ * they were when the event was inserted and no ordinary table can be read.
+ * There an event goes along the chain as far as the upcasters call no function
+ * of users' that is STABLE, since such a function may read tables.  One that is
+ * marked IMMUTABLE and does so all the same is stopped by an error, and an
+ * upcaster that is too long to stand in its row cannot be read at all and is
+ * passed by.
  */
 #include "postgres.h"
 
@@ -16,13 +24,17 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/transam.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -54,6 +66,7 @@ typedef struct Upcaster
 	text	   *new_type;		/* NULL: the same */
 	EsDefiner	definer;
 	EsExpression *expression;	/* NULL: not compiled yet */
+	bool		decodable;		/* it may run in logical decoding */
 } Upcaster;
 
 /* All that are defined. */
@@ -76,6 +89,7 @@ struct EsUpcast
 	ExprContext *econtext;		/* its per-tuple memory is the event's */
 	ParamListInfo params;
 	TupleTableSlot *slot;		/* the event as it is shown */
+	bool		decodes;		/* under a historic snapshot */
 	bool		keep_rights;	/* stay in the definer's name between events */
 	const EsDefiner *definer;	/* in whose name we are; NULL: the caller's */
 	EsRights	rights;			/* what to go back to */
@@ -108,7 +122,7 @@ on_row_change(Datum arg, int cacheid, uint32 hash)
 void
 EsUpcastInit(void)
 {
-	CacheRegisterRelcacheCallback(on_relation_change, (Datum) 0);
+	EsOnRelationChange(on_relation_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, on_row_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, on_row_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, on_row_change, (Datum) 0);
@@ -129,13 +143,28 @@ add_to_digest(uint64 *digest, const char *string)
 								  *digest + 1);
 }
 
+/* Is the text kept in the TOAST table, which decoding cannot look back into? */
+static bool
+is_out_of_reach(Relation rel, HeapTuple tuple)
+{
+	bool		isnull;
+	Datum		expression = heap_getattr(tuple, UPCASTER_EXPRESSION,
+										  RelationGetDescr(rel), &isnull);
+
+	return HistoricSnapshotActive() &&
+		VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(expression));
+}
+
 static bool
 visit_upcaster(Relation rel, HeapTuple tuple, void *arg)
 {
 	Upcasters  *into = arg;
-	Upcaster   *upcaster = palloc0(sizeof(Upcaster));
+	Upcaster   *upcaster;
 	bool		isnull;
 
+	if (is_out_of_reach(rel, tuple))
+		return true;
+	upcaster = palloc0(sizeof(Upcaster));
 	upcaster->index = list_length(into->all);
 	upcaster->event_type = row_text(rel, tuple, UPCASTER_TYPE);
 	upcaster->version = DatumGetInt32(heap_getattr(tuple, UPCASTER_VERSION,
@@ -292,6 +321,7 @@ EsUpcastBegin(TupleDesc event, bool keep_rights)
 		return NULL;
 	upcast = palloc0(sizeof(EsUpcast));
 	upcast->upcasters = current;
+	upcast->decodes = HistoricSnapshotActive();
 	upcast->keep_rights = keep_rights;
 	upcast->context = AllocSetContextCreate(CurrentMemoryContext,
 											"eventstore upcast",
@@ -325,16 +355,34 @@ enter_rights(EsUpcast *upcast, const EsDefiner *definer)
 	upcast->definer = definer;
 }
 
+static bool
+may_read_tables(Oid function, void *arg)
+{
+	return function >= FirstNormalObjectId &&
+		func_volatile(function) != PROVOLATILE_IMMUTABLE;
+}
+
+/* Does the planned expression call a function that may read tables? */
+static bool
+calls_readers(Node *node, void *arg)
+{
+	return node != NULL &&
+		(check_functions_in_node(node, may_read_tables, arg) ||
+		 expression_tree_walker(node, calls_readers, arg));
+}
+
 static void
 compile_upcaster(const Upcasters *of, Upcaster *upcaster)
 {
-	if (upcaster->expression == NULL)
-		upcaster->expression =
-			EsDefinitionCompile(of->context, upcaster->sql, of->scope, JSONBOID,
-								&upcaster->definer,
-								psprintf("the upcaster of event type \"%s\" from version %d",
-										 text_to_cstring(upcaster->event_type),
-										 upcaster->version));
+	if (upcaster->expression != NULL)
+		return;
+	upcaster->expression =
+		EsDefinitionCompile(of->context, upcaster->sql, of->scope, JSONBOID,
+							&upcaster->definer,
+							psprintf("the upcaster of event type \"%s\" from version %d",
+									 text_to_cstring(upcaster->event_type),
+									 upcaster->version));
+	upcaster->decodable = !calls_readers(upcaster->expression->cached->expr, NULL);
 }
 
 /* What the upcaster runs as; its definer's rights are in force. */
@@ -353,6 +401,89 @@ ready_program(EsUpcast *upcast, Upcaster *upcaster)
 	return *program;
 }
 
+/* ----- in logical decoding ----- */
+
+static ExecutorStart_hook_type next_executor_start = NULL;
+static bool refusing = false;	/* refuse_tables was put in front of it */
+static bool decoding = false;	/* an upcaster is running there */
+
+/*
+ * Nothing but catalogs can be read there, and this server version might not
+ * refuse, but answer with rows of the past.
+ */
+static void
+refuse_tables(QueryDesc *query, int eflags)
+{
+	if (decoding && query->plannedstmt->relationOids != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot read tables in logical decoding"),
+				 errhint("Mark the functions that the upcaster calls as STABLE, if they read tables, and decode with the option \"upcast\" off as far as the events of before.")));
+	if (next_executor_start != NULL)
+		next_executor_start(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+}
+
+static void
+add_upcaster_context(void *arg)
+{
+	const Upcaster *upcaster = arg;
+
+	errcontext("upcaster of event type \"%s\" from version %d, in logical decoding",
+			   text_to_cstring(upcaster->event_type), upcaster->version);
+}
+
+/*
+ * Evaluate the program where functions find a snapshot to plan with, and no
+ * table to read.
+ */
+static Datum
+evaluate_decoding(Upcaster *upcaster, ExprState *program, ExprContext *econtext,
+				  bool *isnull)
+{
+	ErrorContextCallback callback = {.previous = error_context_stack,
+		.callback = add_upcaster_context,
+	.arg = upcaster};
+	Datum		value = (Datum) 0;
+
+	if (!refusing)
+	{
+		next_executor_start = ExecutorStart_hook;
+		ExecutorStart_hook = refuse_tables;
+		refusing = true;
+	}
+	error_context_stack = &callback;
+	PushActiveSnapshot(GetCatalogSnapshot(InvalidOid));
+	decoding = true;
+	PG_TRY();
+	{
+		value = ExecEvalExprSwitchContext(program, econtext, isnull);
+	}
+	PG_FINALLY();
+	{
+		decoding = false;
+	}
+	PG_END_TRY();
+	PopActiveSnapshot();
+	error_context_stack = callback.previous;
+	return value;
+}
+
+/* May the upcaster run here?  It is compiled then. */
+static bool
+may_run(EsUpcast *upcast, Upcaster *upcaster)
+{
+	if (upcaster->expression == NULL)
+	{
+		leave_rights(upcast);
+		compile_upcaster(&upcast->upcasters, upcaster);
+	}
+	return !upcast->decodes || upcaster->decodable;
+}
+
+/* ----- upcast, continued ----- */
+
 /* Take the event in our slot one version further. */
 static void
 upcast_once(EsUpcast *upcast, Upcaster *upcaster)
@@ -362,16 +493,14 @@ upcast_once(EsUpcast *upcast, Upcaster *upcaster)
 	Datum		data;
 	bool		isnull;
 
-	if (upcaster->expression == NULL)
-	{
-		leave_rights(upcast);
-		compile_upcaster(&upcast->upcasters, upcaster);
-	}
 	enter_rights(upcast, &upcaster->definer);
 	program = ready_program(upcast, upcaster);
 	EsParamsSetSlot(upcast->params, &upcast->upcasters.scope->variables[0],
 					upcaster->expression->text.used, upcast->slot);
-	data = ExecEvalExprSwitchContext(program, upcast->econtext, &isnull);
+	if (unlikely(upcast->decodes))
+		data = evaluate_decoding(upcaster, program, upcast->econtext, &isnull);
+	else
+		data = ExecEvalExprSwitchContext(program, upcast->econtext, &isnull);
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -385,13 +514,17 @@ upcast_once(EsUpcast *upcast, Upcaster *upcaster)
 		values[ES_EVENT_EVENT_TYPE - 1] = PointerGetDatum(upcaster->new_type);
 }
 
+/* The upcaster to run on the event, compiled; NULL if there is none. */
 static Upcaster *
-upcaster_of(const EsUpcast *upcast, TupleTableSlot *slot)
+upcaster_of(EsUpcast *upcast, TupleTableSlot *slot)
 {
+	Upcaster   *upcaster;
+
 	slot_getsomeattrs(slot, ES_EVENT_EVENT_TYPE);
-	return find_upcaster(&upcast->upcasters,
-						 DatumGetTextPP(slot->tts_values[ES_EVENT_EVENT_TYPE - 1]),
-						 DatumGetInt32(slot->tts_values[ES_EVENT_TYPE_VERSION - 1]));
+	upcaster = find_upcaster(&upcast->upcasters,
+							 DatumGetTextPP(slot->tts_values[ES_EVENT_EVENT_TYPE - 1]),
+							 DatumGetInt32(slot->tts_values[ES_EVENT_TYPE_VERSION - 1]));
+	return upcaster == NULL || !may_run(upcast, upcaster) ? NULL : upcaster;
 }
 
 /*
@@ -520,13 +653,17 @@ es_upcast(PG_FUNCTION_ARGS)
 	}
 	values[4] = ObjectIdGetDatum(GetUserId());
 	values[5] = CStringGetTextDatum(EsCurrentSearchPath());
-	EsCatalogWrite("INSERT INTO %s.es_upcaster (event_type, from_version,"
-				   " expression, new_type, owner, search_path)"
-				   " VALUES ($1, $2, $3, $4, $5, $6)"
-				   " ON CONFLICT (event_type, from_version) DO UPDATE SET"
-				   " expression = EXCLUDED.expression, new_type = EXCLUDED.new_type,"
-				   " owner = EXCLUDED.owner, search_path = EXCLUDED.search_path",
-				   6, types, values, nulls);
+	EsCatalogWrite("LOCK TABLE ONLY %s.es_upcaster IN SHARE ROW EXCLUSIVE MODE",
+				   0, NULL, NULL, NULL);
+	if (EsCatalogWrite("UPDATE %s.es_upcaster SET expression = $3, new_type = $4,"
+					   " owner = $5, search_path = $6"
+					   " WHERE event_type OPERATOR(pg_catalog.=) $1"
+					   " AND from_version OPERATOR(pg_catalog.=) $2",
+					   6, types, values, nulls) == 0)
+		EsCatalogWrite("INSERT INTO %s.es_upcaster (event_type, from_version,"
+					   " expression, new_type, owner, search_path)"
+					   " VALUES ($1, $2, $3, $4, $5, $6)",
+					   6, types, values, nulls);
 	if (have_upcasters())
 		compile_upcaster(&current, find_upcaster(&current, PG_GETARG_TEXT_PP(0),
 												 PG_GETARG_INT32(1)));
