@@ -30,7 +30,7 @@ PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log guard trigger check tag boundary event_type lifecycle upcast type_routes aggregate aggregate_rights state snapshot decider command trial projection projection_rights runner rebuild
+REGRESS = catalog stream append read log guard trigger check tag boundary event_type lifecycle upcast type_routes aggregate aggregate_rights state snapshot decider command trial projection projection_rights runner rebuild cloudevent decoding decoding_upcast
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))

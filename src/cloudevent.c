@@ -240,6 +240,7 @@ typedef struct Attributes
 	bool		may_be_base64;	/* the data is a string, and not of JSON */
 	bool		is_base64;		/* and it is base64 */
 	bool		is_foreign;		/* the member "cloudevent" is dealt with */
+	const text *stream_id;		/* the partition key, if nothing else is */
 	JsonbParseState *rest;		/* members that are no attributes; NULL: none */
 } Attributes;
 
@@ -322,6 +323,21 @@ has_wrong_value(const char *name, int len, const JsonbValue *value)
 	return false;
 }
 
+/* What the way back would take for the default, and forget. */
+static bool
+says_nothing(const Attributes *attributes, const char *name, int len,
+			 const JsonbValue *value)
+{
+	if (value->type != jbvString)
+		return false;
+	if (NAME_IS(name, len, "partitionkey"))
+		return value->val.string.len == (int) VARSIZE_ANY_EXHDR(attributes->stream_id) &&
+			memcmp(value->val.string.val, VARDATA_ANY(attributes->stream_id),
+				   value->val.string.len) == 0;
+	return NAME_IS(name, len, "datacontenttype") &&
+		NAME_IS(value->val.string.val, value->val.string.len, "application/json");
+}
+
 /* The name that a member of the metadata goes by; NULL if by none. */
 static const char *
 attribute_name(const char *name, int len, const JsonbValue *value)
@@ -380,7 +396,7 @@ append_member(StringInfo out, Attributes *attributes, JsonbValue *key,
 		return;
 	}
 	as = attribute_name(name, len, value);
-	if (as == NULL)
+	if (as == NULL || says_nothing(attributes, name, len, value))
 	{
 		keep_for_rest(attributes, key, value);
 		return;
@@ -454,8 +470,10 @@ append_metadata(StringInfo out, Jsonb *metadata, Attributes *attributes)
 		(void) JsonbIteratorNext(&it, &value, true);
 		append_member(out, attributes, &key, &value);
 	}
-	if (attributes->rest == NULL)
+	if (attributes->rest == NULL && JB_ROOT_COUNT(metadata) > 0)
 		return;
+	if (attributes->rest == NULL)
+		(void) pushJsonbValue(&attributes->rest, WJB_BEGIN_OBJECT, NULL);
 	rest = JsonbValueToJsonb(pushJsonbValue(&attributes->rest, WJB_END_OBJECT, NULL));
 	text = JsonbToCString(NULL, &rest->root, VARSIZE(rest));
 	appendStringInfoString(out, ",\"metadata\":");
@@ -543,6 +561,7 @@ EsCloudEventAppend(StringInfo out, const Datum *values, const bool *nulls,
 		append_tags(out, values[ES_EVENT_TAGS - 1]);
 	if (metadata != NULL && JB_ROOT_IS_OBJECT(metadata))
 	{
+		attributes.stream_id = stream_id;
 		attributes.may_be_base64 = is_string_not_of_json(data, metadata);
 		append_metadata(out, metadata, &attributes);
 	}
@@ -618,7 +637,7 @@ typedef struct Incoming
 	Datum		values[ES_EVENT_NATTS];
 	bool		nulls[ES_EVENT_NATTS];
 	JsonbParseState *metadata;	/* an object under construction */
-	int			nmetadata;		/* members it has */
+	bool		has_metadata;	/* and it is to be stored */
 } Incoming;
 
 static void
@@ -644,7 +663,7 @@ add_metadata(Incoming *in, const char *name, int len, JsonbValue *value)
 
 	(void) pushJsonbValue(&in->metadata, WJB_KEY, &key);
 	(void) pushJsonbValue(&in->metadata, WJB_VALUE, value);
-	in->nmetadata++;
+	in->has_metadata = true;
 }
 
 static void
@@ -1005,6 +1024,7 @@ read_extensions(Incoming *in, Jsonb *event)
 	}
 	if (metadata == NULL || !JB_ROOT_IS_OBJECT(metadata))
 		return;
+	in->has_metadata = true;
 	it = JsonbIteratorInit(&metadata->root);
 	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
 	{
@@ -1032,7 +1052,7 @@ read_cloudevent(Incoming *in, Jsonb *event)
 	read_extensions(in, event);
 	read_identity(in);
 	metadata = pushJsonbValue(&in->metadata, WJB_END_OBJECT, NULL);
-	if (in->nmetadata > 0)
+	if (in->has_metadata)
 		set_column(in, ES_EVENT_METADATA, JsonbPGetDatum(JsonbValueToJsonb(metadata)));
 }
 

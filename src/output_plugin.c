@@ -114,6 +114,7 @@ name_list(const char *name, char *value, int max)
 {
 	List	   *names = NIL;
 	List	   *result = NIL;
+	char	   *what = psprintf("name in option \"%s\"", name);
 	ListCell   *cell;
 
 	if (!SplitGUCList(pstrdup(value), ',', &names) || names == NIL)
@@ -122,7 +123,7 @@ name_list(const char *name, char *value, int max)
 	{
 		text	   *element = cstring_to_text(lfirst(cell));
 
-		EsCheckName(element, max, name);
+		EsCheckName(element, max, what);
 		result = lappend(result, element);
 	}
 	return result;
@@ -249,9 +250,13 @@ EsOutputPluginInit(void)
 static bool
 find_out(Relation rel)
 {
-	return strcmp(RelationGetRelationName(rel), "es_event") == 0 &&
-		getExtensionOfObject(RelationRelationId, RelationGetRelid(rel)) ==
-		get_extension_oid("eventstore", true);
+	Oid			extension;
+
+	if (strcmp(RelationGetRelationName(rel), "es_event") != 0)
+		return false;
+	extension = getExtensionOfObject(RelationRelationId, RelationGetRelid(rel));
+	return OidIsValid(extension) &&
+		extension == get_extension_oid("eventstore", true);
 }
 
 static bool

@@ -14,3 +14,48 @@ CREATE FUNCTION es_from_cloudevent(event jsonb) RETURNS es_event
 	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION es_from_cloudevent(jsonb) IS
 	'the event that a CloudEvent stands for; stores nothing';
+
+-- For core logical replication into another server that has the extension: the
+-- events, how far they are settled, and what streams still show.  Definitions
+-- (upcasters, event types, projections) are code, which each server is given
+-- by itself.  The caller must own the tables and may create in the database.
+CREATE FUNCTION es_create_publication(name text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	schema text;
+BEGIN
+	IF name IS NULL THEN
+		RAISE 'argument "name" must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	SELECT n.nspname INTO schema
+		FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+		WHERE e.extname = 'eventstore';
+	-- An event never changes, and one that is archived here stays there; the
+	-- settled position and the settings of a stream are updated.
+	EXECUTE format('CREATE PUBLICATION %1$I FOR TABLE ONLY %2$I.es_event, ONLY %2$I.es_settled, ONLY %2$I.es_stream'
+				   ' WITH (publish = %3$L)', name, schema, 'insert, update');
+	EXECUTE format('COMMENT ON PUBLICATION %I IS %L', name, 'the event store, for another server that has it');
+END
+$$;
+COMMENT ON FUNCTION es_create_publication(text) IS
+	'publish the store for logical replication';
+
+-- Every event in the columns of an outbox, as Debezium's event router and its
+-- kin name them.  It is the log itself: nothing is written twice.  It shows what
+-- is committed, so whoever polls it by position must stop at the position in
+-- es_settled, read in the same statement.
+CREATE VIEW es_outbox AS
+	SELECT e.event_id AS id,
+		es_category(e.stream_id) AS aggregatetype,
+		e.stream_id AS aggregateid,
+		e.event_type AS type,
+		e.data AS payload,
+		e.recorded_at AS "timestamp",
+		e.metadata OPERATOR(pg_catalog.->>) 'traceparent' AS traceparent,
+		e.position
+	FROM es_event e;
+COMMENT ON VIEW es_outbox IS 'every event in the columns of an outbox';
+COMMENT ON COLUMN es_outbox.aggregatetype IS 'the stream''s category';
+COMMENT ON COLUMN es_outbox.aggregateid IS 'the stream';

@@ -87,6 +87,7 @@ BEGIN
 			('reader', 'SELECT', 'es_event_type'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_event_type'),
 			('reader', 'SELECT', 'es_upcaster'),
+			('reader', 'SELECT', 'es_outbox'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_upcaster'),
 			('reader', 'SELECT', 'es_stream'),
 			('admin', 'INSERT, UPDATE', 'es_stream')
@@ -110,6 +111,8 @@ BEGIN
 				('reader', 'es_wait_for'),
 				('reader', 'es_state'),
 				('reader', 'es_history'),
+				('reader', 'es_to_cloudevent'),
+				('reader', 'es_from_cloudevent'),
 				('writer', 'es_append'),
 				('writer', 'es_append_batch'),
 				('writer', 'es_append_if'),
