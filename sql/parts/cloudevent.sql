@@ -59,3 +59,13 @@ CREATE VIEW es_outbox AS
 COMMENT ON VIEW es_outbox IS 'every event in the columns of an outbox';
 COMMENT ON COLUMN es_outbox.aggregatetype IS 'the stream''s category';
 COMMENT ON COLUMN es_outbox.aggregateid IS 'the stream';
+
+-- At the other server, the settled position comes by the subscription, and
+-- with it the leave to go on behind a hole.
+CREATE FUNCTION es_settled_arrive() RETURNS trigger
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION es_settled_arrive() IS
+	'wakes the worker when the origin''s settled position arrives';
+CREATE TRIGGER es_settled_arrive AFTER INSERT OR UPDATE ON es_settled
+	FOR EACH ROW EXECUTE FUNCTION es_settled_arrive();
+ALTER TABLE es_settled ENABLE REPLICA TRIGGER es_settled_arrive;
