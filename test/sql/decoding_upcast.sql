@@ -9,6 +9,8 @@ SELECT current_setting('wal_level') <> 'logical' AS skipped \gset
 \endif
 \set SHOW_CONTEXT never
 CREATE EXTENSION eventstore;
+-- Newer minor releases load only those output plugins that they are told of.
+SELECT count(set_config(name, 'eventstore', false)) <= 1 AS trusted FROM pg_settings WHERE name = 'output_plugin_libraries';
 SELECT 'made' FROM pg_create_logical_replication_slot('regress_es_decoding', 'eventstore');
 CREATE FUNCTION brief(VARIADIC options text[] DEFAULT '{}') RETURNS TABLE (p jsonb, t jsonb, v jsonb, d jsonb) LANGUAGE sql AS $$
 	SELECT j -> 'position', j -> 'event_type', j -> 'type_version', j -> 'data'

@@ -29,6 +29,10 @@ server_start()
 		return 1
 	fi
 	echo "unix_socket_directories = '$PGHOST'$server_settings" >>"$dir/data/postgresql.conf"
+	# Newer minor releases load only those output plugins that they are told of.
+	if postgres --describe-config 2>/dev/null | grep '^output_plugin_libraries' >/dev/null; then
+		echo "output_plugin_libraries = 'pgoutput, eventstore'" >>"$dir/data/postgresql.conf"
+	fi
 	if ! pg_ctl -D "$dir/data" -l "$dir/server.log" -w -t 60 start >"$dir/pg_ctl.log" 2>&1; then
 		cat "$dir/pg_ctl.log" "$dir/server.log"
 		return 1
