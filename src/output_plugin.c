@@ -48,6 +48,7 @@
 #include "cloudevent.h"
 #include "compat.h"
 #include "output_plugin.h"
+#include "point.h"
 #include "stream.h"
 #include "upcast.h"
 
@@ -255,8 +256,9 @@ find_out(Relation rel)
 	if (strcmp(RelationGetRelationName(rel), "es_event") != 0)
 		return false;
 	extension = getExtensionOfObject(RelationRelationId, RelationGetRelid(rel));
-	return OidIsValid(extension) &&
-		extension == get_extension_oid("eventstore", true);
+	return ES_BUG == 102 ||
+		(OidIsValid(extension) &&
+		 extension == get_extension_oid("eventstore", true));
 }
 
 static bool
@@ -386,7 +388,8 @@ use_catalogs(EsDecoding *decoding, Relation event)
 {
 	MemoryContext saved;
 
-	if (likely(decoding->slot != NULL && decoding->catalog_changes == catalog_changes))
+	if (likely(decoding->slot != NULL &&
+			   (ES_BUG == 103 || decoding->catalog_changes == catalog_changes)))
 		return;
 	forget_catalogs(decoding);
 	saved = MemoryContextSwitchTo(decoding->transaction_context);
@@ -420,7 +423,8 @@ decode_event(LogicalDecodingContext *ctx, EsDecoding *decoding,
 	}
 	ExecClearTuple(decoding->slot);
 	MemoryContextSwitchTo(saved);
-	MemoryContextReset(decoding->event_context);
+	if (ES_BUG != 101)
+		MemoryContextReset(decoding->event_context);
 }
 
 /* ----- callbacks ----- */

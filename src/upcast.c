@@ -42,6 +42,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "definition.h"
+#include "point.h"
 #include "stream.h"
 #include "upcast.h"
 
@@ -479,7 +480,7 @@ may_run(EsUpcast *upcast, Upcaster *upcaster)
 		leave_rights(upcast);
 		compile_upcaster(&upcast->upcasters, upcaster);
 	}
-	return !upcast->decodes || upcaster->decodable;
+	return ES_BUG == 104 || !upcast->decodes || upcaster->decodable;
 }
 
 /* ----- upcast, continued ----- */

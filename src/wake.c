@@ -46,6 +46,7 @@
 
 #include "catalog.h"
 #include "log.h"
+#include "point.h"
 #include "stream.h"
 #include "wake.h"
 
@@ -115,7 +116,8 @@ es_settled_arrive(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function must be called as a trigger on es_settled")));
-	EsWakeAtCommit();
+	if (ES_BUG != 105)
+		EsWakeAtCommit();
 	return PointerGetDatum(NULL);
 }
 
