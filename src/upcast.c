@@ -443,9 +443,7 @@ static Datum
 evaluate_decoding(Upcaster *upcaster, ExprState *program, ExprContext *econtext,
 				  bool *isnull)
 {
-	ErrorContextCallback callback = {.previous = error_context_stack,
-		.callback = add_upcaster_context,
-	.arg = upcaster};
+	ErrorContextCallback callback;
 	Datum		value = (Datum) 0;
 
 	if (!refusing)
@@ -454,6 +452,9 @@ evaluate_decoding(Upcaster *upcaster, ExprState *program, ExprContext *econtext,
 		ExecutorStart_hook = refuse_tables;
 		refusing = true;
 	}
+	callback.callback = add_upcaster_context;
+	callback.arg = upcaster;
+	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 	PushActiveSnapshot(GetCatalogSnapshot(InvalidOid));
 	decoding = true;

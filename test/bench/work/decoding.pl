@@ -11,21 +11,21 @@ use Time::HiRes qw(time);
 
 my $payload = payload();
 my %contents = (
-	'1,000 events a transaction' => { events => 200_000, sql => <<"SQL" },
-DO \$\$ BEGIN FOR i IN 1 .. 200 LOOP
+	'1,000 events a transaction' => { events => 100_000, sql => <<"SQL" },
+DO \$\$ BEGIN FOR i IN 1 .. 100 LOOP
 	PERFORM es_append_batch('decoded-' || i, array_fill('Deposited'::text, ARRAY[1000]), array_fill('$payload'::jsonb, ARRAY[1000]));
 	COMMIT;
 END LOOP; END \$\$
 SQL
-	'an event a transaction' => { events => 30_000, sql => <<"SQL" },
-DO \$\$ BEGIN FOR i IN 1 .. 30000 LOOP
+	'an event a transaction' => { events => 10_000, sql => <<"SQL" },
+DO \$\$ BEGIN FOR i IN 1 .. 10000 LOOP
 	PERFORM es_append('decoded-' || i % 100, 'Deposited', '$payload');
 	COMMIT;
 END LOOP; END \$\$
 SQL
 	# each event beside ten rows that are none of ours
-	'among other tables' => { events => 20_000, sql => <<"SQL" },
-DO \$\$ BEGIN FOR i IN 1 .. 20000 LOOP
+	'among other tables' => { events => 5_000, sql => <<"SQL" },
+DO \$\$ BEGIN FOR i IN 1 .. 5000 LOOP
 	PERFORM es_append('decoded-' || i % 100, 'Deposited', '$payload');
 	INSERT INTO other SELECT i, '$payload' FROM generate_series(1, 10);
 	IF i % 10 = 0 THEN COMMIT; END IF;
