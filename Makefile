@@ -4,6 +4,7 @@
 #	make test			from nothing: every test; ends in "N passed, N failed"
 #						SUITES="regress tap" and TESTS="append*" choose some
 #	make mutants		check that the tests find each of the seeded bugs
+#	make matrix			build and test on PostgreSQL 15, 17 and 18
 #	make bench			how fast, beside plain SQL and other stores
 #	make bare-check		quickstart and test in an empty Debian
 #
@@ -21,16 +22,43 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog stream tag lifecycle log append read match boundary retag guard check handler definition event_type upcast cloudevent output_plugin aggregate fold snapshot kept state decider command trial query wake projection apply inline batch runner wait shadow rebuild worker point
+ROOMS = eventstore catalog point \
+	segment archive_key archive archive_list scan \
+	stream tag lifecycle log epoch \
+	append metadata event_id insert read guard check \
+	export archiver archive_check \
+	match query_template boundary event_set boundary_read append_if boundary_state retag \
+	handler definition definition_digest versioned template type_check event_type upcast cloudevent output_plugin \
+	digest category aggregate aggregate_define fold snapshot_table snapshot snapshot_due app_snapshot kept state \
+	decider command_id command trial \
+	query wake projection apply inline batch runner wait shadow rebuild worker \
+	track \
+	subscription subscription_lease subscription_park subscription_fetch subscription_commit subscription_wait
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog definition event_type upcast stream lifecycle append read log aggregate snapshot state decider command trial guard tag boundary check projection runner rebuild worker cloudevent privilege
+PARTS = catalog definition event_type upcast \
+	stream lifecycle append read log epoch \
+	aggregate snapshot state decider command trial \
+	guard tag boundary boundary_state check archive \
+	projection runner rebuild worker \
+	track \
+	subscription \
+	cloudevent \
+	comment privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log guard trigger check tag boundary event_type lifecycle upcast type_routes aggregate aggregate_rights state snapshot decider command trial projection projection_rights runner rebuild cloudevent decoding decoding_upcast
+REGRESS = catalog stream append read log epoch guard trigger check hijack \
+	tag boundary boundary_command boundary_rights \
+	archive archive_file \
+	event_type lifecycle upcast upcast_fold type_routes \
+	aggregate aggregate_rights state snapshot decider command trial \
+	projection projection_rights runner rebuild drop_handler \
+	track track_rights errors \
+	subscription subscription_park \
+	cloudevent decoding decoding_upcast
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))
@@ -39,6 +67,10 @@ TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+
+# The codecs of archived events: those that the server has, where their headers
+# are installed.  The libraries are the server's own.
+has_header = $(shell $(CC) $(CPPFLAGS) -E -include $(1) -x c /dev/null >/dev/null 2>&1 && echo yes)
 
 # The first target, also where PostgreSQL is still missing.
 all:
@@ -49,6 +81,15 @@ PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifneq ($(wildcard $(PGXS)),)
 
 include $(PGXS)
+
+ifeq ($(filter -lzstd,$(LIBS))$(call has_header,zstd.h),-lzstdyes)
+override CPPFLAGS += -DES_WITH_ZSTD
+SHLIB_LINK += -lzstd
+endif
+ifeq ($(filter -llz4,$(LIBS))$(call has_header,lz4.h),-llz4yes)
+override CPPFLAGS += -DES_WITH_LZ4
+SHLIB_LINK += -llz4
+endif
 
 ifneq ($(top),.)
 # Objects, the joined SQL and the expected output are looked for here.
@@ -77,7 +118,7 @@ endif
 export PG_CONFIG
 tools = $(top)/test/tools
 
-.PHONY: all deps quickstart test mutants bare-check bench
+.PHONY: all deps quickstart test mutants matrix bare-check bench
 
 deps:
 	@$(tools)/install-deps.sh test
@@ -93,6 +134,10 @@ test:
 mutants:
 	@$(tools)/install-deps.sh test
 	@$(tools)/sandbox.sh test/tools/mutants.sh
+
+matrix:
+	@$(tools)/install-deps.sh ci
+	@$(tools)/matrix.sh $(VERSIONS)
 
 bare-check:
 	@$(tools)/bare-check.sh

@@ -14,6 +14,21 @@
 
 #include "definition.h"
 #include "handler.h"
+#include "query_template.h"
+
+/* Columns of es_aggregate; the table's definition rules. */
+typedef enum EsAggregateColumn
+{
+	ES_AGGREGATE_NAME = 1,
+	ES_AGGREGATE_CATEGORY,
+	ES_AGGREGATE_INITIAL,
+	ES_AGGREGATE_TYPE,
+	ES_AGGREGATE_EVERY,
+	ES_AGGREGATE_INTERVAL,
+	ES_AGGREGATE_BOUNDARY,
+	ES_AGGREGATE_OWNER,
+	ES_AGGREGATE_PATH
+} EsAggregateColumn;
 
 #define ES_MAX_AGGREGATE (NAMEDATALEN - 1)	/* bytes of a name */
 
@@ -61,16 +76,20 @@ typedef struct EsAggregate
 	int			nfields;
 	bool		initial_null;	/* the state begins as NULL */
 	Datum		initial;		/* the whole state */
+	EsQueryTemplate *boundary;	/* whose events are folded; NULL: a stream's */
 	int			snapshot_every; /* 0: not by number */
 	Interval   *snapshot_interval;	/* NULL: not by time */
 	pg_uuid_t	definition;		/* digest of all that determines the state */
 	bool		is_immutable;	/* but the settings of the session */
-	EsScope    *scope;			/* state and event */
+	EsScope    *scope;			/* state and event; with a boundary, command */
 	int			nevolvers;
 	EsEvolver  *evolvers;		/* by event type */
 	uint32		hash_mask;		/* of the table below */
 	EsEvolver **by_hash;		/* by hash of the event type, open addressing */
 	EsDeciders *deciders;	/* decider.c's, in this context */
+	uint64		upcasters;		/* EsUpcastGeneration() of the two below */
+	pg_uuid_t	upcast_digest;	/* what upcasters do to the events that matter */
+	bool		upcast_settings;	/* it depends on the settings of the session */
 
 	/* one fold at a time */
 	ParamListInfo params;		/* the state and the current event */
@@ -92,17 +111,19 @@ typedef void (*EsDependentsCheck) (EsAggregate *aggregate);
 
 extern void EsAggregateInit(void);
 extern void EsAggregateOnChange(EsDependentsCheck check);
-extern List *EsAggregatesOfStream(const text *stream_id);
-extern char *EsAggregateName(const text *name, const text *stream_id);
+extern uint64 EsAggregateGeneration(void);
+extern void EsReportNoAggregate(const char *name);
 extern EsAggregate *EsAggregateOpen(const char *name);
-extern bool EsAggregatesExist(void);
 extern bool EsAggregateExists(const char *name);
-extern pg_uuid_t EsAggregateDefinition(const EsAggregate *aggregate);
+extern void EsAggregateKeep(EsAggregate *aggregate);
 extern void EsAggregateClose(EsAggregate *aggregate);
 extern void EsAggregateCheck(const char *name);
 extern char *EsOwnAggregateArgument(FunctionCallInfo fcinfo, int n,
 									const char *argument);
-extern void EsDefinitionDrop(FunctionCallInfo fcinfo, const char *query,
-							 int nargs, bool if_exists, const char *what);
+extern void EsAggregatePartWrite(FunctionCallInfo fcinfo, const char *aggregate,
+								 Oid table, int ncolumns);
+extern void EsAggregatePartDrop(FunctionCallInfo fcinfo, Oid table,
+								const char *argument,
+								const char *what) pg_attribute_printf(4, 0);
 
 #endif							/* ES_AGGREGATE_H */

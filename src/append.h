@@ -46,40 +46,13 @@ typedef struct EsAppend
 								 * no retry */
 	bool		own_stream;		/* the stream is named after a new id: no other
 								 * append can know it, so it needs no lock */
+	int64		archived;		/* last segment of the archive when the ids
+								 * were looked for */
 } EsAppend;
 
-/* Events that are now in the table, one after the other. */
-typedef struct EsInserted
-{
-	Relation	event;			/* es_event, open */
-	int			nevents;
-	/* the i-th, good until the next call; NULL: another trigger dropped it */
-	struct TupleTableSlot *(*fetch) (const struct EsInserted *inserted, int i);
-	const EsAppend *append;		/* where they came from, or NULL */
-	const int64 *positions;		/* if NULL: where they are */
-	struct TupleTableSlot *slot;	/* what fetch answers */
-} EsInserted;
-
-/* Who is told of new events, before the append returns. */
-typedef struct EsInsertedRoutine
-{
-	bool		(*wants_events) (void);
-	void		(*events_inserted) (const EsInserted *inserted);
-} EsInsertedRoutine;
-
-extern void EsInsertedRegister(const EsInsertedRoutine *routine);
-extern bool EsInsertedIsWanted(void);
-extern void EsInsertedTell(Relation event, const int64 *positions, int n);
-
-extern void EsAppendInit(void);
-extern Jsonb *EsMergeMetadata(Jsonb *metadata);
+extern bool EsAppendHasTags(const EsAppend *append);
 extern void EsAssign(Relation event, const EsStore *store, EsAppend *append);
-extern bool EsAppendIsRetry(Relation event, const EsStore *store,
-							EsAppend *append);
-extern void EsReportIdUsed(const EsNewEvent *event, const char *detail);
-extern void EsMakeEventId(EsNewEvent *event, int nth);
 extern int64 EsAppendEvents(EsAppend *append);
-extern bool EsIsAssigned(int64 position);
 extern void EsNoteLastPosition(int64 position);
 extern int64 EsLastPosition(void);
 

@@ -55,8 +55,11 @@ forget_store(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == store.event ||
 		relid == store.gate || relid == store.settled ||
+		relid == store.epoch ||
 		relid == store.position_seq || relid == store.event_tag ||
-		relid == store.retagged)
+		relid == store.retagged || relid == store.archive_segment ||
+		relid == store.archive_run || relid == store.archive_key ||
+		relid == store.subscription_parked)
 		store_known = false;
 }
 
@@ -204,6 +207,7 @@ EsStoreGet(void)
 	store.position_seq = find_relation(schema, "es_event_position_seq");
 	store.gate = find_relation(schema, "es_gate");
 	store.settled = find_relation(schema, "es_settled");
+	store.epoch = find_relation(schema, "es_epoch");
 	store.event_tag = find_relation(schema, "es_event_tag");
 	store.tag_key = find_relation(schema, "es_event_tag_pkey");
 	store.retagged = find_relation(schema, "es_retagged");
@@ -218,6 +222,16 @@ EsStoreGet(void)
 	store.stream = find_relation(schema, "es_stream");
 	store.upcaster = find_relation(schema, "es_upcaster");
 	store.event_type = find_relation(schema, "es_event_type");
+	store.archive_segment = find_relation(schema, "es_archive_segment");
+	store.archive_position_key = find_relation(schema, "es_archive_segment_first_position_key");
+	store.archive_run = find_relation(schema, "es_archive_run");
+	store.archive_key = find_relation(schema, "es_archive_key");
+	store.subscription = find_relation(schema, "es_subscription");
+	store.subscription_consumer = find_relation(schema, "es_subscription_consumer");
+	store.subscription_partition = find_relation(schema, "es_subscription_partition");
+	store.subscription_parked = find_relation(schema, "es_subscription_parked");
+	store.parked_stream_key = find_relation(schema, "es_subscription_parked_stream_key");
+	store.parked_due = find_relation(schema, "es_subscription_parked_due_idx");
 	store_known = true;
 	return &store;
 }
@@ -268,6 +282,17 @@ EsCheckPrivilege(Relation event, AclMode mode)
 						GetUserNameFromId(GetUserId(), false)),
 				 errhint("Use INSERT INTO or SELECT FROM \"%s\", which honour its policies.",
 						 RelationGetRelationName(event))));
+}
+
+/* es_event, opened, by one who has the privilege. */
+Relation
+EsEventOpenFor(AclMode mode)
+{
+	const EsStore *store;
+	Relation	event = EsEventOpen(&store, AccessShareLock);
+
+	EsCheckPrivilege(event, mode);
+	return event;
 }
 
 /*

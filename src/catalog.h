@@ -56,6 +56,7 @@ typedef struct EsStore
 	Oid			position_seq;	/* the sequence that hands out positions */
 	Oid			gate;			/* es_gate, the lock object for all appends */
 	Oid			settled;		/* es_settled, the written-down position */
+	Oid			epoch;			/* es_epoch */
 	Oid			event_tag;		/* es_event_tag */
 	Oid			tag_key;		/* its index (tag, position) */
 	Oid			retagged;		/* es_retagged */
@@ -70,6 +71,16 @@ typedef struct EsStore
 	Oid			event_type;		/* es_event_type */
 	Oid			stream;			/* es_stream */
 	Oid			upcaster;		/* es_upcaster */
+	Oid			archive_segment;	/* es_archive_segment */
+	Oid			archive_position_key;	/* its index (first_position) */
+	Oid			archive_run;	/* es_archive_run */
+	Oid			archive_key;	/* es_archive_key */
+	Oid			subscription;	/* es_subscription */
+	Oid			subscription_consumer;	/* es_subscription_consumer */
+	Oid			subscription_partition; /* es_subscription_partition */
+	Oid			subscription_parked;	/* es_subscription_parked */
+	Oid			parked_stream_key;	/* its index (subscription, stream_id, position) */
+	Oid			parked_due;		/* its index (subscription, due_at) */
 } EsStore;
 
 /* What is done with each row of a scan; false ends it. */
@@ -85,6 +96,7 @@ extern Relation EsEventTagOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
 extern Oid	EsExtensionSchema(const char *name);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
+extern Relation EsEventOpenFor(AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);
 extern bool EsTagsAreReplicated(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);

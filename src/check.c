@@ -32,9 +32,11 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "archive_check.h"
 #include "catalog.h"
 #include "compat.h"
 #include "log.h"
+#include "scan.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -142,12 +144,31 @@ add_tags(RowSet *set, Datum tags, bool isnull, TupleTableSlot *event, int times)
 		add_tag(set, elements[i], position, type, times);
 }
 
+/* What is asked of each event by itself, archived or not. */
+typedef struct ContentFindings
+{
+	int64		malformed;
+	RowSet		tags;			/* that the events were appended with */
+} ContentFindings;
+
+static void
+visit_content(TupleTableSlot *slot, void *state)
+{
+	ContentFindings *found = state;
+	bool		isnull;
+	Datum		tags = slot_getattr(slot, ES_EVENT_TAGS, &isnull);
+
+	if (!is_well_formed(slot))
+		found->malformed++;
+	add_tags(&found->tags, tags, isnull, slot, 1);
+}
+
 /*
  * Walk the heap; count rows whose names or metadata no append lets through,
  * and collect the tags that the events were appended with.
  */
 static RowSet
-walk_heap(Relation event, Snapshot snapshot, int64 *malformed, RowSet *tags)
+walk_heap(Relation event, Snapshot snapshot, ContentFindings *found)
 {
 	TableScanDesc scan = table_beginscan(event, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(event, NULL);
@@ -159,16 +180,10 @@ walk_heap(Relation event, Snapshot snapshot, int64 *malformed, RowSet *tags)
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		Datum		value;
-		bool		isnull;
-
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(per_row);
 		add_row(&set, &slot->tts_tid);
-		if (!is_well_formed(slot))
-			(*malformed)++;
-		value = slot_getattr(slot, ES_EVENT_TAGS, &isnull);
-		add_tags(tags, value, isnull, slot, 1);
+		visit_content(slot, found);
 	}
 	MemoryContextSwitchTo(saved);
 	MemoryContextDelete(per_row);
@@ -217,19 +232,16 @@ typedef struct StreamFindings
 	int64		disordered;
 	char	   *first_broken;
 	char	   *first_disordered;
+	EsArchiveCheck *archive;	/* whose stretches come before es_event's */
 } StreamFindings;
 
+/* The first event of a stretch of a stream must follow the one before. */
 static void
-visit_stream_event(TupleTableSlot *slot, void *state)
+check_follows(StreamFindings *found, const text *id, int64 version,
+			  int64 position, TimestampTz at)
 {
-	StreamFindings *found = state;
 	StreamWalk *walk = &found->walk;
-	bool		isnull;
-	text	   *id = DatumGetTextPP(slot_getattr(slot, ES_EVENT_STREAM_ID, &isnull));
 	int			len = VARSIZE_ANY_EXHDR(id);
-	int64		version = DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull));
-	int64		position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
-	TimestampTz at = DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT, &isnull));
 
 	if (walk->streams == 0 || walk->stream_id.len != len ||
 		memcmp(walk->stream_id.data, VARDATA_ANY(id), len) != 0)
@@ -251,6 +263,43 @@ visit_stream_event(TupleTableSlot *slot, void *state)
 	walk->version = version;
 	walk->position = position;
 	walk->recorded_at = at;
+}
+
+/* Take in what is archived of the streams up to this one, or of all (NULL). */
+static void
+take_archived(StreamFindings *found, const text *up_to)
+{
+	while (EsArchiveCheckNextGroup(found->archive, up_to))
+	{
+		EsArchiveGroup *group = &found->archive->group;
+
+		check_follows(found, group->stream_id, group->first_version,
+					  group->first_position, group->first_at);
+		found->walk.version = group->last_version;
+		found->walk.position = group->last_position;
+		found->walk.recorded_at = group->last_at;
+	}
+}
+
+static void
+visit_stream_event(TupleTableSlot *slot, void *state)
+{
+	bool		isnull;
+	text	   *id = DatumGetTextPP(slot_getattr(slot, ES_EVENT_STREAM_ID, &isnull));
+
+	take_archived(state, id);
+	check_follows(state, id,
+				  DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull)),
+				  DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull)),
+				  DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT, &isnull)));
+}
+
+static void
+visit_id(TupleTableSlot *slot, void *state)
+{
+	bool		isnull;
+
+	EsArchiveCheckId(state, DatumGetUUIDP(slot_getattr(slot, ES_EVENT_EVENT_ID, &isnull)));
 }
 
 /* The range of positions met, and whether they ascend. */
@@ -280,34 +329,30 @@ static void
 retag(const EsStore *store, Relation event, Snapshot snapshot, RowSet *tags)
 {
 	Relation	rel = table_open(store->retagged, AccessShareLock);
-	Relation	position_key = index_open(store->position_key, AccessShareLock);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	IndexScanDesc fetch = EsIndexBeginScan(event, position_key, snapshot, 1);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TupleTableSlot *event_slot = table_slot_create(event, NULL);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		ScanKeyData key;
-		Datum		value;
 		bool		isnull;
+		int64		position = DatumGetInt64(slot_getattr(slot, ES_RETAGGED_POSITION, &isnull));
+		EsScan	   *fetch = EsScanPositions(event, snapshot, position, position,
+											ForwardScanDirection);
+		TupleTableSlot *event_slot = EsScanNext(fetch);
 
 		CHECK_FOR_INTERRUPTS();
-		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ,
-					slot_getattr(slot, ES_RETAGGED_POSITION, &isnull));
-		index_rescan(fetch, &key, 1, NULL, 0);
-		if (!index_getnext_slot(fetch, ForwardScanDirection, event_slot))
-			continue;
-		value = slot_getattr(event_slot, ES_EVENT_TAGS, &isnull);
-		add_tags(tags, value, isnull, event_slot, -1);
-		value = slot_getattr(slot, ES_RETAGGED_TAGS, &isnull);
-		add_tags(tags, value, isnull, event_slot, 1);
+		if (event_slot != NULL)
+		{
+			Datum		value = slot_getattr(event_slot, ES_EVENT_TAGS, &isnull);
+
+			add_tags(tags, value, isnull, event_slot, -1);
+			value = slot_getattr(slot, ES_RETAGGED_TAGS, &isnull);
+			add_tags(tags, value, isnull, event_slot, 1);
+		}
+		EsScanEnd(fetch);
 	}
-	index_endscan(fetch);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	ExecDropSingleTupleTableSlot(event_slot);
-	index_close(position_key, AccessShareLock);
 	table_close(rel, AccessShareLock);
 }
 
@@ -351,26 +396,31 @@ check_events(CheckResult *result, const EsStore *store, Relation event)
 	Snapshot	snapshot = GetActiveSnapshot();
 	StreamFindings streams = {0};
 	PositionFindings positions = {0, 0, true};
-	int64		malformed = 0;
+	ContentFindings content = {0};
+	EsArchiveCheck *archive;
 	int64		drawn;
 	RowSet		heap;
 	RowSet		by_stream;
 	RowSet		by_position;
 	RowSet		by_id;
-	RowSet		tags = {0, 0};
 
 	initStringInfo(&streams.walk.stream_id);
-	heap = walk_heap(event, snapshot, &malformed, &tags);
+	archive = streams.archive = EsArchiveCheckWalk(event, snapshot, visit_content, &content);
+	positions.first = archive->first_position;
+	positions.last = archive->last_position;
+	heap = walk_heap(event, snapshot, &content);
 	by_stream = walk_index(event, store->stream_key, snapshot,
 						   visit_stream_event, &streams);
+	take_archived(&streams, NULL);
 	by_position = walk_index(event, store->position_key, snapshot,
 							 visit_position, &positions);
-	by_id = walk_index(event, store->id_key, snapshot, NULL, NULL);
+	by_id = walk_index(event, store->id_key, snapshot, visit_id, archive);
+	EsArchiveCheckId(archive, NULL);
 	drawn = EsLastDrawn(store, NULL);
 
 	if (streams.broken_runs == 0)
 		report(result, "version runs", true, INT64_FORMAT " events in " INT64_FORMAT " streams",
-			   heap.count, streams.walk.streams);
+			   heap.count + archive->events, streams.walk.streams);
 	else
 		report(result, "version runs", false, "%s; " INT64_FORMAT " such places",
 			   streams.first_broken, streams.broken_runs);
@@ -389,11 +439,21 @@ check_events(CheckResult *result, const EsStore *store, Relation event)
 		   same_rows(heap, by_id),
 		   "rows in the table " INT64_FORMAT ", by position " INT64_FORMAT ", by event id " INT64_FORMAT ", by stream " INT64_FORMAT,
 		   heap.count, by_position.count, by_id.count, by_stream.count);
-	report(result, "content", malformed == 0, INT64_FORMAT " malformed", malformed);
-	check_tags(result, event, snapshot, tags);
+	report(result, "content", content.malformed == 0, INT64_FORMAT " malformed", content.malformed);
+	if (archive->problems == 0)
+		report(result, "archive", true, INT64_FORMAT " events in " INT64_FORMAT " segments",
+			   archive->events, archive->segments);
+	else
+		report(result, "archive", false, "%s; " INT64_FORMAT " such places",
+			   archive->first_problem, archive->problems);
+	check_tags(result, event, snapshot, content.tags);
+	EsArchiveCheckEnd(archive);
 }
 
-/* Is the trigger there, enabled always, and calling the store's function? */
+/*
+ * Is the trigger there, enabled always, and calling the store's function?
+ * Trigger functions are renamed in the end; see comment.sql.
+ */
 static bool
 trigger_is_armed(Relation event, Oid schema, const char *name,
 				 const char *function)
@@ -407,9 +467,26 @@ trigger_is_armed(Relation event, Oid schema, const char *name,
 		if (strcmp(trigger->tgname, name) == 0)
 			return trigger->tgenabled == TRIGGER_FIRES_ALWAYS &&
 				get_func_namespace(trigger->tgfoid) == schema &&
-				strcmp(get_func_name(trigger->tgfoid), function) == 0;
+				strcmp(get_func_name(trigger->tgfoid), psprintf("zz_%s", function)) == 0;
 	}
 	return false;
+}
+
+static bool
+archive_is_guarded(const EsStore *store)
+{
+	const Oid	tables[] = {store->archive_segment, store->archive_run, store->archive_key};
+	bool		guarded = true;
+
+	for (size_t i = 0; i < lengthof(tables); i++)
+	{
+		Relation	rel = table_open(tables[i], AccessShareLock);
+
+		guarded &= trigger_is_armed(rel, store->schema, "es_archive_guard", "es_archive_guard") &&
+			trigger_is_armed(rel, store->schema, "es_archive_guard_statement", "es_archive_guard");
+		table_close(rel, AccessShareLock);
+	}
+	return guarded;
 }
 
 static void
@@ -432,7 +509,11 @@ check_triggers(CheckResult *result, const EsStore *store, Relation event)
 				   triggers[i][0]);
 			return;
 		}
-	report(result, "triggers", true, "%d enabled always", (int) lengthof(triggers));
+	if (!archive_is_guarded(store))
+		report(result, "triggers", false,
+			   "a trigger of the archive is missing, not enabled always or not the store's");
+	else
+		report(result, "triggers", true, "%d enabled always", (int) lengthof(triggers));
 }
 
 static void
@@ -441,7 +522,8 @@ check_relations(CheckResult *result, const EsStore *store)
 	const Oid	relations[] = {
 		store->event, store->position_key, store->id_key, store->stream_key,
 		store->position_seq, store->gate, store->settled, store->event_tag,
-		store->tag_key, store->retagged
+		store->tag_key, store->retagged, store->archive_segment,
+		store->archive_position_key, store->archive_run, store->archive_key
 	};
 	Oid			owner = EsExtensionOwner();
 	char	   *foreign = NULL;

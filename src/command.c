@@ -2,187 +2,89 @@
  * command.c: from a command to the events it leads to.
  *
  * In this order, and the order matters:
- *   1. the stream's lock: from here on nobody else adds to the stream;
+ *   1. the locks on what is decided on, a stream or a boundary: from here on
+ *      nobody else adds to it;
  *   2. the command id: one that was handled before is answered and done;
- *   3. the fold of all that is committed by now, which is all there will be
- *      in this stream, and of this transaction's own events.  SnapshotSelf
- *      shows both, and leaves a SERIALIZABLE transaction without predicate
- *      locks on its neighbours' events, which the stream's lock makes needless;
+ *   3. the fold of all that is committed by now, which is all there will be,
+ *      and of this transaction's own events;
  *   4. the rejection and the decision, with a snapshot newer than the lock;
  *      like the fold, in the definer's name;
- *   5. the append, in the caller's name, with the exact version;
- *   6. a snapshot, if the new events make one due.
- * In REPEATABLE READ and SERIALIZABLE a stream that moved past the
- * transaction's snapshot is a 40001 before anything is decided.
+ *   5. the locks on what is appended, as far as 1 did not take them;
+ *   6. the append, in the caller's name; to a stream with the exact version;
+ *   7. a snapshot, if the new events make one due.
+ * In REPEATABLE READ and SERIALIZABLE a stream or a boundary that moved past
+ * the transaction's snapshot is a 40001 before anything is decided.
  *
- * Command ids have a table of their own and are not event ids in disguise: a
- * decision without events has to be remembered too, an event's id is the
- * user's to give, and the payload must be known to tell a repetition from a
- * mistake.  Only commands with an id pay for it, one row each.  A first try
- * on the same stream has been waited for under the stream's lock; one on
- * another stream, a mistake anyway, is found by the unique index.
+ * A stream is folded with SnapshotSelf, which shows what 3 says and leaves a
+ * SERIALIZABLE transaction without predicate locks on its neighbours' events,
+ * which the stream's lock makes needless.  A boundary is, at those levels,
+ * folded with the transaction's snapshot: it may depend on events that are
+ * nowhere near to what it appends, and SERIALIZABLE has to know.
+ *
+ * ALL LOCKS IN ONE ORDER.  What is appended is known only when it is decided,
+ * and what is decided on has to be locked before.  So 1 takes what the events
+ * are likely to need, too: they will carry the tags that the boundary asks
+ * for.  Where that was not enough, 5 takes the rest only if it need not wait.
+ * If it had to, two commands could wait for each other.  Then everything since
+ * 1 is undone, the locks included, for which it is a subtransaction, and
+ * done again with all locks that the decision wanted: sorted, and before it
+ * is made.  If that goes on, all other appends are locked out.
  */
 #include "postgres.h"
 
-#include "access/stratnum.h"
+#include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "common/cryptohash.h"
-#include "common/sha2.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "append.h"
+#include "boundary.h"
+#include "boundary_state.h"
 #include "catalog.h"
-#include "compat.h"
+#include "category.h"
+#include "command_id.h"
 #include "decider.h"
+#include "definition.h"
+#include "event_set.h"
+#include "event_type.h"
 #include "fold.h"
 #include "kept.h"
 #include "lifecycle.h"
+#include "metadata.h"
 #include "point.h"
+#include "query_template.h"
 #include "snapshot.h"
 #include "stream.h"
+#include "tag.h"
 
-/* Columns of es_command; the table's definition rules. */
-enum
-{
-	COMMAND_ID = 1, COMMAND_DIGEST, COMMAND_VERSION, COMMAND_HANDLED_AT,
-	COMMAND_STREAM, COMMAND_TYPE, COMMAND_NATTS = COMMAND_TYPE
-};
+/* How often a decision is made again before all others are locked out. */
+#define ES_MAX_ROUNDS 4
 
-/* A command as it was given. */
-typedef struct Command
+/* A command on its way to its events. */
+typedef struct Handling
 {
-	text	   *stream_id;
-	text	   *type;
-	Jsonb	   *payload;
-	bool		has_id;
-	pg_uuid_t	id;
-	char	   *aggregate;
-	pg_uuid_t	digest;			/* of the above but the id; if there is one */
-} Command;
+	const EsCommand *command;
+	const EsStore *store;
+	Relation	event;
+	EsBoundary *query;			/* what it is decided on; NULL: the stream */
+	uint64		generation;		/* of the definitions that say so */
+	bool		may_wait;		/* the events may need locks not taken at first */
+	EsLockKey  *wanted;			/* by events that were decided before */
+	int			nwanted;
+	int			rounds;			/* decisions made */
+	EsAggregate *aggregate;
+	EsFold		fold;
+	EsEventSet *set;			/* the events; NULL: the command was handled before */
+	int64		answer;			/* version of the stream, position of the boundary */
+	bool		due;			/* the stream is due for a snapshot */
+} Handling;
 
 PG_FUNCTION_INFO_V1(es_handle);
-
-/* ----- the command's id ----- */
-
-static void
-digest_part(pg_cryptohash_ctx *digest, const char *bytes, int len)
-{
-	uint8		size[4] = {len >> 24, len >> 16, len >> 8, len};
-
-	if (pg_cryptohash_update(digest, size, sizeof(size)) < 0 ||
-		pg_cryptohash_update(digest, (const uint8 *) bytes, len) < 0)
-		elog(ERROR, "could not compute a digest");
-}
-
-/*
- * The payload goes in as text, which is the same on every machine and in
- * every server version.
- */
-static void
-digest_command(Command *command)
-{
-	pg_cryptohash_ctx *digest = pg_cryptohash_create(PG_SHA256);
-	uint8		sum[PG_SHA256_DIGEST_LENGTH];
-	char	   *payload = JsonbToCString(NULL, &command->payload->root,
-										 VARSIZE(command->payload));
-
-	if (digest == NULL || pg_cryptohash_init(digest) < 0)
-		elog(ERROR, "could not compute a digest");
-	digest_part(digest, command->aggregate, strlen(command->aggregate));
-	digest_part(digest, VARDATA_ANY(command->stream_id),
-				VARSIZE_ANY_EXHDR(command->stream_id));
-	digest_part(digest, VARDATA_ANY(command->type),
-				VARSIZE_ANY_EXHDR(command->type));
-	digest_part(digest, payload, strlen(payload));
-	if (pg_cryptohash_final(digest, sum, sizeof(sum)) < 0)
-		elog(ERROR, "could not compute a digest");
-	pg_cryptohash_free(digest);
-	pfree(payload);
-	memcpy(command->digest.data, sum, UUID_LEN);
-}
-
-static void
-report_id_used(const Command *command)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("command id %s is already used",
-					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&command->id)))),
-			 errdetail("It belongs to a different command."),
-			 errhint("Repeat a command with the same id only unchanged; give a new command a new id.")));
-}
-
-/*
- * Was the command handled before?  Then *version is the answer it got.  Like
- * an event id's, the answer counts at every isolation level: SnapshotSelf.
- */
-static bool
-was_handled(const Command *command, int64 *version)
-{
-	Relation	rel = table_open(EsStoreGet()->command, RowExclusiveLock);
-	Relation	key = index_open(EsPrimaryKey(rel), AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan = EsIndexBeginScan(rel, key, SnapshotSelf, 1);
-	ScanKeyData skey;
-	bool		found;
-	bool		isnull;
-
-	ScanKeyInit(&skey, 1, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(&command->id));
-	index_rescan(scan, &skey, 1, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	if (found)
-	{
-		pg_uuid_t  *digest = DatumGetUUIDP(slot_getattr(slot, COMMAND_DIGEST, &isnull));
-
-		if (memcmp(digest->data, command->digest.data, UUID_LEN) != 0)
-			report_id_used(command);
-		*version = DatumGetInt64(slot_getattr(slot, COMMAND_VERSION, &isnull));
-	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(key, AccessShareLock);
-	table_close(rel, NoLock);	/* kept to commit */
-	return found;
-}
-
-/*
- * Remember the answer.  If the id was taken meanwhile, it was by a command
- * for another stream, or we should have waited for it.
- */
-static void
-remember_answer(const Command *command, int64 version)
-{
-	MemoryContext context = CurrentMemoryContext;
-	Datum		values[COMMAND_NATTS];
-	bool		nulls[COMMAND_NATTS] = {false};
-
-	values[COMMAND_ID - 1] = UUIDPGetDatum(&command->id);
-	values[COMMAND_DIGEST - 1] = UUIDPGetDatum(&command->digest);
-	values[COMMAND_VERSION - 1] = Int64GetDatum(version);
-	values[COMMAND_HANDLED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[COMMAND_STREAM - 1] = PointerGetDatum(command->stream_id);
-	values[COMMAND_TYPE - 1] = PointerGetDatum(command->type);
-	PG_TRY();
-	{
-		EsRowInsert(EsStoreGet()->command, values, nulls);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		if (geterrcode() != ERRCODE_UNIQUE_VIOLATION)
-			PG_RE_THROW();
-		FlushErrorState();
-		report_id_used(command);
-	}
-	PG_END_TRY();
-}
 
 /* ----- metadata ----- */
 
@@ -214,7 +116,7 @@ has_key(Jsonb *object, const char *key)
  * the command as the cause.
  */
 static Jsonb *
-event_metadata(const Command *command, Jsonb *own)
+event_metadata(const EsCommand *command, Jsonb *own)
 {
 	Jsonb	   *metadata = EsMergeMetadata(own);
 	JsonbParseState *state = NULL;
@@ -236,109 +138,317 @@ event_metadata(const Command *command, Jsonb *own)
 											  JsonbPGetDatum(cause)));
 }
 
-/* ----- handle ----- */
+/* ----- locks ----- */
+
+/* Keys for all tags of the boundary, as if an event with them were appended. */
+static int
+add_likely_keys(const EsBoundary *query, EsLockKey *keys)
+{
+	int			nkeys = 0;
+
+	for (int i = 0; i < query->nitems; i++)
+		for (int n = 0; n < query->items[i].ntags; n++)
+			keys[nkeys++] = EsLockKeyOf(ES_LOCK_TAG, query->items[i].tags[n],
+										RowExclusiveLock);
+	return nkeys;
+}
+
+/* Lock what is decided on, and what the events are likely to need. */
+static void
+lock_before(const Handling *handling)
+{
+	const EsBoundary *query = handling->query;
+	int			nitems = query == NULL ? 0 : query->nitems;
+	EsLockKey  *keys;
+	int			nkeys = 0;
+
+	if (handling->rounds > ES_MAX_ROUNDS || (query != NULL && query->broad))
+	{
+		EsGateClose(handling->store);
+		return;
+	}
+	keys = palloc((1 + (Size) nitems * (1 + ES_MAX_TAGS) + handling->nwanted) * sizeof(EsLockKey));
+	if (handling->command->stream_id != NULL && ES_BUG != 41)
+		keys[nkeys++] = EsLockKeyOf(ES_LOCK_STREAM, handling->command->stream_id,
+									ExclusiveLock);
+	if (query != NULL && ES_BUG != 69)
+	{
+		nkeys += EsBoundaryAddKeys(query, keys + nkeys);
+		nkeys += add_likely_keys(query, keys + nkeys);
+	}
+	if (handling->nwanted > 0)
+		memcpy(keys + nkeys, handling->wanted, handling->nwanted * sizeof(EsLockKey));
+	EsLockKeys(handling->store, keys, nkeys + handling->nwanted);
+	pfree(keys);
+}
+
+/* Lock what the events need, if nobody is in the way; else note it. */
+static bool
+lock_after(Handling *handling)
+{
+	EsLockKey  *keys;
+	int			nkeys;
+
+	if (!handling->may_wait || handling->set->nevents == 0 || ES_BUG == 70)
+		return true;
+	keys = EsEventSetKeys(handling->set, handling->nwanted, &nkeys);
+	if (EsLockKeysTry(handling->store, keys, nkeys))
+		return true;
+	if (handling->nwanted > 0)
+		memcpy(keys + nkeys, handling->wanted, handling->nwanted * sizeof(EsLockKey));
+	handling->wanted = keys;
+	handling->nwanted += nkeys;
+	return false;
+}
+
+/* ----- decide ----- */
 
 static void
-report_rejection(const Command *command, int64 version, const char *reason)
+report_rejection(const Handling *handling, const char *reason)
 {
+	const char *type = text_to_cstring(handling->command->type);
+
 	ereport(ERROR,
 			(errcode(ERRCODE_RAISE_EXCEPTION),
 			 errmsg("%s", reason),
+			 handling->query == NULL ?
 			 errdetail("Command \"%s\" was rejected for stream \"%s\" at version " INT64_FORMAT ".",
-					   text_to_cstring(command->type),
-					   text_to_cstring(command->stream_id), version)));
+					   type, text_to_cstring(handling->command->stream_id),
+					   handling->answer) :
+			 errdetail("Command \"%s\" was rejected by aggregate \"%s\"; the last event of its boundary is at position " INT64_FORMAT ".",
+					   type, handling->command->aggregate, handling->answer)));
 }
 
 /* 40001 where the stream moved past a snapshot that stays the same. */
 static void
-check_snapshot(Relation event, const Command *command)
+check_snapshot(const Handling *handling)
 {
 	Relation	stream_key;
 
 	if (ES_BUG == 42 || !IsolationUsesXactSnapshot())
 		return;
-	stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
-	(void) EsStreamHeadForAppend(event, stream_key, command->stream_id);
+	if (handling->query != NULL)
+	{
+		EsBoundaryCheckSnapshot(handling->event, handling->store, handling->query);
+		return;
+	}
+	stream_key = index_open(handling->store->stream_key, AccessShareLock);
+	(void) EsStreamHeadForAppend(handling->event, stream_key, handling->command->stream_id);
 	index_close(stream_key, AccessShareLock);
 }
 
-static int64
-append_decided(const Command *command, const EsDecision *decision, int64 version)
+/* Fold what is decided on; the fold is to be ended by the caller. */
+static void
+fold(Handling *handling)
 {
-	EsAppend	append = {0};
+	const EsCommand *command = handling->command;
 
-	if (decision->nevents == 0)
-		return version;
-	append.stream_id = command->stream_id;
-	append.expected_version = version;
-	append.events = decision->events;
-	append.nevents = decision->nevents;
-	for (int i = 0; i < append.nevents; i++)
-		append.events[i].metadata =
-			event_metadata(command, append.events[i].metadata);
-	return EsAppendEvents(&append);
+	if (handling->query != NULL)
+	{
+		EsFoldBeginBoundary(&handling->fold, handling->aggregate,
+							handling->event, command->payload);
+		handling->answer = EsBoundaryFold(&handling->fold, handling->store, handling->query,
+										  IsolationUsesXactSnapshot() ? GetActiveSnapshot() : SnapshotSelf);
+		return;
+	}
+	EsFoldBegin(&handling->fold, handling->aggregate, handling->event,
+				command->stream_id, SnapshotSelf);
+	EsKeptFold(&handling->fold);
+	handling->answer = handling->fold.version;
+}
+
+/* The decided events as they are to be appended. */
+static EsEventSet *
+make_events(const Handling *handling, const EsDecision *decision)
+{
+	const EsCommand *command = handling->command;
+	EsEventSet *set = EsEventSetCreate(decision->events, decision->nevents);
+
+	for (int i = 0; i < decision->nevents; i++)
+	{
+		text	   *stream_id = decision->stream_ids[i];
+
+		decision->events[i].metadata = event_metadata(command, decision->events[i].metadata);
+		EsEventSetPlace(set, i, stream_id != NULL ? stream_id : command->stream_id);
+	}
+	EsEventSetCut(set);
+	if (handling->query == NULL && set->nruns > 0)
+	{
+		set->runs[0].expected_version = handling->answer;
+		set->runs[0].locked = handling->may_wait;
+	}
+	if (handling->may_wait)
+		EsEventSetApplyTypes(set);
+	return set;
+}
+
+/*
+ * Decide on the command; the aggregate stays open.  The snapshot that counts
+ * is active.
+ */
+static void
+decide(Handling *handling)
+{
+	const EsCommand *command = handling->command;
+	EsDecider  *decider = EsDeciderFind(handling->aggregate, command->type);
+	EsDecision	decision;
+
+	fold(handling);
+	EsDeciderDecide(handling->aggregate, decider, command->stream_id,
+					command->payload, &decision);
+	EsFoldEnd(&handling->fold);
+	if (decision.rejection != NULL)
+		report_rejection(handling, decision.rejection);
+	handling->due = handling->query == NULL &&
+		EsSnapshotIsDue(&handling->fold, handling->fold.version + decision.nevents);
+	if (!handling->due)			/* free for what triggers may do with it */
+		EsAggregateClose(handling->aggregate);
+	handling->set = make_events(handling, &decision);
+}
+
+/*
+ * Lock, look for the command id, fold, decide and lock again.  Leaves an
+ * active snapshot where it decided.  False if it is to be done again, when all
+ * of this has been undone.
+ */
+static bool
+decide_under_locks(Handling *handling)
+{
+	const EsCommand *command = handling->command;
+	int64		last_position = EsLastPosition();
+
+	lock_before(handling);
+	handling->set = NULL;
+	if (command->has_id && EsCommandWasHandled(command, &handling->answer))
+		return true;
+	if (handling->query == NULL)
+		EsStreamCheckOpen(command->stream_id);
+	check_snapshot(handling);
+	CommandCounterIncrement();
+	PushActiveSnapshot(ES_BUG == 46 ? GetActiveSnapshot() : GetTransactionSnapshot());
+	handling->aggregate = EsAggregateOpen(command->aggregate);
+	if (handling->may_wait && handling->aggregate->generation != handling->generation)
+		return false;			/* the definition changed while we waited */
+	decide(handling);
+	if (handling->query != NULL && EsLastPosition() != last_position)
+		EsBoundaryCheckSame(handling->event, handling->store, handling->query,
+							handling->answer);
+	return lock_after(handling);
+}
+
+/* decide_under_locks in a subtransaction, which is rolled back for false. */
+static bool
+decide_in_subtransaction(Handling *handling)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		done = decide_under_locks(handling);
+		if (done)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return done;
+}
+
+/* ----- handle ----- */
+
+/*
+ * What the definitions say of the command: what it is decided on, and whether
+ * its events may need locks that are not known before.
+ */
+static void
+look_ahead(Handling *handling)
+{
+	const EsCommand *command = handling->command;
+	EsAggregate *aggregate = EsAggregateOpen(command->aggregate);
+	EsDecider  *decider = EsDeciderFind(aggregate, command->type);
+
+	handling->generation = aggregate->generation;
+	handling->query = aggregate->boundary == NULL ? NULL :
+		EsQueryTemplateFill(aggregate->boundary, command->payload);
+	handling->may_wait = handling->query != NULL ||
+		EsDeciderGivesTags(decider) || EsEventTypesGiveTags();
+	EsAggregateClose(aggregate);
+	if (handling->query == NULL && command->stream_id == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", "stream_id"),
+				 errdetail("Aggregate \"%s\" folds streams.", command->aggregate)));
 }
 
 /*
  * What the new events make due: the fold goes on where it ended.
  */
 static void
-take_snapshot(EsFold *fold)
+take_snapshot(Handling *handling)
 {
-	EsFoldResume(fold);
-	(void) EsSnapshotEnd(fold, true);
-	EsKeptNoteSnapshot(fold, fold->version);
+	EsFoldResume(&handling->fold);
+	(void) EsSnapshotEnd(&handling->fold, true);
+	EsKeptNoteSnapshot(&handling->fold, handling->fold.version);
+	EsAggregateClose(handling->aggregate);
 }
 
-/* The stream is locked.  Answers the new version. */
-static int64
-decide_and_append(Relation event, const Command *command)
+/* Append what was decided. */
+static void
+append(Handling *handling)
 {
-	EsAggregate *aggregate = EsAggregateOpen(command->aggregate);
-	EsDecider  *decider = EsDeciderFind(aggregate, command->type);
-	EsDecision	decision;
-	EsFold		fold;
-	int64		version;
-	bool		due;
+	EsEventSet *set = handling->set;
 
-	EsFoldBegin(&fold, aggregate, event, command->stream_id, SnapshotSelf);
-	EsKeptFold(&fold);
-	EsDeciderDecide(aggregate, decider, command->stream_id, command->payload,
-					&decision);
-	EsFoldEnd(&fold);
-	due = decision.rejection == NULL &&
-		EsSnapshotIsDue(&fold, fold.version + decision.nevents);
-	if (!due)					/* free for what triggers may do with it */
-		EsAggregateClose(aggregate);
-	if (decision.rejection != NULL)
-		report_rejection(command, fold.version, decision.rejection);
-	version = append_decided(command, &decision, fold.version);
-	if (due)
+	if (handling->due)
+		EsAggregateKeep(handling->aggregate);
+	if (set->nevents > 0)
 	{
-		take_snapshot(&fold);
-		EsAggregateClose(aggregate);
+		int64		position = EsEventSetAppend(set);
+
+		handling->answer = handling->query != NULL ? position :
+			set->events[set->nevents - 1].version;
 	}
-	return version;
+	if (handling->due)
+		take_snapshot(handling);
+	PopActiveSnapshot();
+	if (handling->command->has_id)
+		EsCommandRemember(handling->command, handling->answer);
 }
 
 static int64
-handle_command(Relation event, const Command *command)
+handle_command(Relation event, const EsStore *store, const EsCommand *command)
 {
-	int64		version;
+	Handling	handling = {.command = command,.event = event,.store = store};
+	bool		done;
 
-	if (ES_BUG != 41)
-		EsStreamLock(EsStoreGet(), command->stream_id);
-	if (command->has_id && was_handled(command, &version))
-		return version;
-	EsStreamCheckOpen(command->stream_id);
-	check_snapshot(event, command);
-	CommandCounterIncrement();
-	PushActiveSnapshot(ES_BUG == 46 ? GetActiveSnapshot() : GetTransactionSnapshot());
-	version = decide_and_append(event, command);
-	PopActiveSnapshot();
-	if (command->has_id)
-		remember_answer(command, version);
-	return version;
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		look_ahead(&handling);
+		handling.rounds++;
+		done = handling.may_wait ? decide_in_subtransaction(&handling) :
+			decide_under_locks(&handling);
+	} while (!done);
+	if (handling.set != NULL)
+		append(&handling);
+	return handling.answer;
 }
 
 /*
@@ -348,22 +458,25 @@ handle_command(Relation event, const Command *command)
 Datum
 es_handle(PG_FUNCTION_ARGS)
 {
-	Command		command = {0};
+	EsCommand	command = {0};
+	const EsStore *store;
 	Relation	event;
-	int64		version;
+	int64		answer;
 
 	PreventCommandIfReadOnly("es_handle()");
 	PreventCommandIfParallelMode("es_handle()");
-	EsRequireArgument(fcinfo, 0, "stream_id");
+	if (PG_ARGISNULL(4))
+		EsRequireArgument(fcinfo, 0, "stream_id");
 	EsRequireArgument(fcinfo, 1, "command_type");
 	EsRequireArgument(fcinfo, 2, "command");
-	command.stream_id = PG_GETARG_TEXT_PP(0);
-	EsCheckStreamId(command.stream_id);
+	command.stream_id = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	if (command.stream_id != NULL)
+		EsCheckStreamId(command.stream_id);
 	command.type = PG_GETARG_TEXT_PP(1);
 	command.payload = PG_GETARG_JSONB_P(2);
 	command.has_id = !PG_ARGISNULL(3);
 
-	event = table_open(EsStoreGet()->event, RowExclusiveLock);
+	event = EsEventOpen(&store, RowExclusiveLock);
 	EsCheckPrivilege(event, ACL_SELECT);
 	EsCheckPrivilege(event, ACL_INSERT);
 	command.aggregate = EsAggregateName(PG_ARGISNULL(4) ? NULL : PG_GETARG_TEXT_PP(4),
@@ -371,9 +484,9 @@ es_handle(PG_FUNCTION_ARGS)
 	if (command.has_id)
 	{
 		command.id = *PG_GETARG_UUID_P(3);
-		digest_command(&command);
+		EsCommandDigest(&command);
 	}
-	version = handle_command(event, &command);
+	answer = handle_command(event, store, &command);
 	table_close(event, NoLock);	/* kept to commit */
-	PG_RETURN_INT64(version);
+	PG_RETURN_INT64(answer);
 }

@@ -11,12 +11,18 @@
 #include "common/jsonapi.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
+#include "parser/parse_relation.h"
 #include "replication/reorderbuffer.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
+
+/* Before the type of a function that does not return, as 18 writes it. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
 
 /* The local id of this backend's running top transaction; never reused. */
 static inline LocalTransactionId
@@ -50,14 +56,20 @@ EsInsertIndexTuples(ResultRelInfo *target, TupleTableSlot *slot, EState *estate)
 #endif
 }
 
+/* A range table of one relation, with the permission entry that errors read. */
 static inline void
 EsInitRangeTable(EState *estate, RangeTblEntry *rte)
 {
+#if PG_VERSION_NUM >= 160000
+	List	   *permissions = NIL;
+
+	(void) addRTEPermissionInfo(&permissions, rte);
+#endif
 #if PG_VERSION_NUM >= 180000
-	ExecInitRangeTable(estate, list_make1(rte), NIL,
+	ExecInitRangeTable(estate, list_make1(rte), permissions,
 					   bms_make_singleton(1));
 #elif PG_VERSION_NUM >= 160000
-	ExecInitRangeTable(estate, list_make1(rte), NIL);
+	ExecInitRangeTable(estate, list_make1(rte), permissions);
 #else
 	ExecInitRangeTable(estate, list_make1(rte));
 #endif

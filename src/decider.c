@@ -36,10 +36,17 @@ enum
 /* Columns of a decision, the first two required. */
 enum
 {
-	DECIDED_TYPE, DECIDED_DATA, DECIDED_METADATA, DECIDED_TAGS, DECIDED_COLUMNS
+	DECIDED_TYPE, DECIDED_DATA, DECIDED_METADATA, DECIDED_TAGS, DECIDED_STREAM,
+	DECIDED_COLUMNS
 };
-static const Oid decided_types[] = {TEXTOID, JSONBOID, JSONBOID, TEXTARRAYOID};
-static const char *const decided_names[] = {"event_type", "data", "metadata", "tags"};
+static const Oid decided_types[] = {TEXTOID, JSONBOID, JSONBOID, TEXTARRAYOID, TEXTOID};
+static const char *const decided_names[] = {"event_type", "data", "metadata", "tags", "stream_id"};
+
+/* Which column of a decider's query is which; -1 for one that it has not. */
+typedef struct DecidedColumns
+{
+	int			at[DECIDED_COLUMNS];
+} DecidedColumns;
 
 struct EsDecider
 {
@@ -47,6 +54,7 @@ struct EsDecider
 	char	   *query_text;
 	char	   *reject_text;	/* NULL: never rejects by itself */
 	EsStatement *query;			/* NULL: not compiled yet */
+	bool		has_tags;		/* it may give tags */
 	EsStatement *reject_query;	/* how to reject: one of these, or none */
 	EsExpression *reject;
 	ExprState  *reject_program; /* for one transaction */
@@ -148,32 +156,67 @@ query_columns(const EsStatement *query)
 }
 
 static void
-check_columns(const char *command_type, TupleDesc desc)
+report_columns(const char *message, bool has_streams)
 {
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("%s", message),
+			 errdetail("A decider gives event_type text, data jsonb and, if wanted, metadata jsonb%s.",
+					   has_streams ? ", tags text[] and stream_id text" : " and tags text[]")));
+}
+
+static void
+check_column(const char *command_type, TupleDesc desc, int i, int column,
+			 bool has_streams)
+{
+	Oid			type = getBaseType(TupleDescAttr(desc, i)->atttypid);
+
+	if (type != decided_types[column] &&
+		!(type == VARCHAROID && decided_types[column] == TEXTOID))
+		report_columns(psprintf("column %d of the decider for command \"%s\" is of type %s but must be of type %s",
+								i + 1, command_type, format_type_be(type),
+								format_type_be(decided_types[column])),
+					   has_streams);
+}
+
+/* What the column that is not required is: by its name, else by its place. */
+static int
+decided_column(TupleDesc desc, int i)
+{
+	for (int column = DECIDED_METADATA; column < DECIDED_COLUMNS; column++)
+		if (i > DECIDED_DATA &&
+			strcmp(NameStr(TupleDescAttr(desc, i)->attname), decided_names[column]) == 0)
+			return column;
+	return i;
+}
+
+/* Find the columns of a decision; 22023 or 42804 where they are not right. */
+static DecidedColumns
+find_columns(const char *command_type, TupleDesc desc, bool has_streams)
+{
+	int			max = has_streams ? DECIDED_COLUMNS : DECIDED_STREAM;
+	DecidedColumns columns;
+
 	if (desc == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the decider for command \"%s\" must be one query",
 						command_type)));
-	if (desc->natts <= DECIDED_DATA || desc->natts > DECIDED_COLUMNS)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("the decider for command \"%s\" gives %d columns",
-						command_type, desc->natts),
-				 errdetail("A decider gives event_type text, data jsonb and, if wanted, metadata jsonb and tags text[].")));
+	if (desc->natts <= DECIDED_DATA || desc->natts > max)
+		report_columns(psprintf("the decider for command \"%s\" gives %d columns",
+								command_type, desc->natts), has_streams);
+	memset(columns.at, -1, sizeof(columns.at));
 	for (int i = 0; i < desc->natts; i++)
 	{
-		Oid			type = getBaseType(TupleDescAttr(desc, i)->atttypid);
+		int			column = decided_column(desc, i);
 
-		if (type != decided_types[i] &&
-			!(type == VARCHAROID && decided_types[i] == TEXTOID))
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column %d of the decider for command \"%s\" is of type %s but must be of type %s",
-							i + 1, command_type, format_type_be(type),
-							format_type_be(decided_types[i])),
-					 errdetail("A decider gives event_type text, data jsonb and, if wanted, metadata jsonb and tags text[].")));
+		if (column >= max || columns.at[column] >= 0)
+			report_columns(psprintf("column %d of the decider for command \"%s\" is one too many",
+									i + 1, command_type), has_streams);
+		check_column(command_type, desc, i, column, has_streams);
+		columns.at[column] = i;
 	}
+	return columns;
 }
 
 static void
@@ -230,7 +273,9 @@ compile_texts(EsAggregate *aggregate, EsDecider *decider)
 											  deciders->scope, TEXTOID, -1);
 	decider->query = EsStatementCompile(aggregate->context, decider->query_text,
 										deciders->scope);
-	check_columns(decider->command_type, query_columns(decider->query));
+	decider->has_tags = find_columns(decider->command_type,
+									 query_columns(decider->query),
+									 aggregate->boundary != NULL).at[DECIDED_TAGS] >= 0;
 }
 
 /* What an error before left half compiled is compiled again. */
@@ -295,6 +340,13 @@ EsDeciderFind(EsAggregate *aggregate, const text *command_type)
 	return NULL;
 }
 
+/* May a decision give its events tags, besides those of their types? */
+bool
+EsDeciderGivesTags(const EsDecider *decider)
+{
+	return decider->has_tags;
+}
+
 /* ----- decide ----- */
 
 /* Hand over the state, as it stands after a fold that has not ended. */
@@ -312,7 +364,7 @@ set_params(EsAggregate *aggregate, text *stream_id, Jsonb *command)
 	}
 	EsParamSet(deciders->params, deciders->command, JsonbPGetDatum(command), false);
 	EsParamSet(deciders->params, deciders->stream_id,
-			   PointerGetDatum(stream_id), false);
+			   PointerGetDatum(stream_id), stream_id == NULL);
 }
 
 /* The expression's program and its context, once a transaction. */
@@ -372,21 +424,25 @@ reject_by_query(EsDecider *decider, ParamListInfo params, MemoryContext context)
 	return isnull ? NULL : MemoryContextStrdup(context, TextDatumGetCString(reason));
 }
 
-/* Row of a decision → event, in the current context. */
+/* Row of a decision → event and its stream, in the current context. */
 static void
-take_event(const EsDecider *decider, HeapTuple row, TupleDesc desc,
-		   EsNewEvent *event)
+take_event(const EsDecider *decider, const DecidedColumns *columns,
+		   HeapTuple row, TupleDesc desc, EsNewEvent *event, text **stream_id)
 {
 	Datum		values[DECIDED_COLUMNS];
-	bool		nulls[DECIDED_COLUMNS] = {true, true, true, true};
+	bool		nulls[DECIDED_COLUMNS];
 
-	heap_deform_tuple(row, desc, values, nulls);
-	for (int i = DECIDED_TYPE; i <= DECIDED_DATA; i++)
-		if (nulls[i])
+	for (int i = 0; i < DECIDED_COLUMNS; i++)
+	{
+		nulls[i] = true;
+		if (columns->at[i] >= 0)
+			values[i] = heap_getattr(row, columns->at[i] + 1, desc, &nulls[i]);
+		if (nulls[i] && i <= DECIDED_DATA)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("the decider for command \"%s\" gives an event whose %s is null",
 							decider->command_type, decided_names[i])));
+	}
 	memset(event, 0, sizeof(EsNewEvent));
 	event->event_type = (text *) PG_DETOAST_DATUM_COPY(values[DECIDED_TYPE]);
 	EsCheckEventType(event->event_type);
@@ -395,18 +451,21 @@ take_event(const EsDecider *decider, HeapTuple row, TupleDesc desc,
 		event->metadata = DatumGetJsonbPCopy(values[DECIDED_METADATA]);
 	if (!nulls[DECIDED_TAGS])
 		event->tags = EsCheckTags(DatumGetArrayTypePCopy(values[DECIDED_TAGS]));
+	*stream_id = nulls[DECIDED_STREAM] ? NULL :
+		(text *) PG_DETOAST_DATUM_COPY(values[DECIDED_STREAM]);
 }
 
 /* Inside SPI; the events belong to the context given. */
 static void
-run_query(EsDecider *decider, ParamListInfo params, MemoryContext context,
+run_query(EsAggregate *aggregate, EsDecider *decider, MemoryContext context,
 		  EsDecision *decision)
 {
-	uint64		nrows = EsStatementRun(decider->query, params, false);
+	uint64		nrows = EsStatementRun(decider->query, aggregate->deciders->params, false);
 	SPITupleTable *rows = SPI_tuptable;
+	DecidedColumns columns = find_columns(decider->command_type, rows->tupdesc,
+										  aggregate->boundary != NULL);
 	MemoryContext saved;
 
-	check_columns(decider->command_type, rows->tupdesc);
 	if (nrows > PG_INT32_MAX / sizeof(EsNewEvent))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -415,14 +474,17 @@ run_query(EsDecider *decider, ParamListInfo params, MemoryContext context,
 	saved = MemoryContextSwitchTo(context);
 	decision->nevents = (int) nrows;
 	decision->events = palloc(Max(nrows, 1) * sizeof(EsNewEvent));
+	decision->stream_ids = palloc(Max(nrows, 1) * sizeof(text *));
 	for (uint64 i = 0; i < nrows; i++)
-		take_event(decider, rows->vals[i], rows->tupdesc, &decision->events[i]);
+		take_event(decider, &columns, rows->vals[i], rows->tupdesc,
+				   &decision->events[i], &decision->stream_ids[i]);
 	MemoryContextSwitchTo(saved);
 }
 
 /*
  * Decide on a command.  The aggregate holds the state: call inside a fold,
- * in the definer's name, with the snapshot that is to count active.
+ * in the definer's name, with the snapshot that is to count active.  The
+ * stream may be NULL where the aggregate has a boundary.
  */
 void
 EsDeciderDecide(EsAggregate *aggregate, EsDecider *decider, text *stream_id,
@@ -442,7 +504,7 @@ EsDeciderDecide(EsAggregate *aggregate, EsDecider *decider, text *stream_id,
 	if (decider->reject_query != NULL)
 		decision->rejection = reject_by_query(decider, params, context);
 	if (decision->rejection == NULL)
-		run_query(decider, params, context, decision);
+		run_query(aggregate, decider, context, decision);
 	SPI_finish();
 }
 
@@ -454,24 +516,12 @@ EsDeciderDecide(EsAggregate *aggregate, EsDecider *decider, text *stream_id,
 Datum
 es_decide(PG_FUNCTION_ARGS)
 {
-	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	Datum		values[4];
-	char		nulls[] = "    ";
 	char	   *name = EsOwnAggregateArgument(fcinfo, 0, "aggregate");
 
 	EsRequireArgument(fcinfo, 1, "command_type");
 	EsRequireArgument(fcinfo, 2, "query");
 	EsCheckName(PG_GETARG_TEXT_PP(1), ES_MAX_COMMAND_TYPE, "command type");
-	for (int i = 0; i < 4; i++)
-	{
-		values[i] = PG_GETARG_DATUM(i);
-		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
-	}
-	EsCatalogWrite("INSERT INTO %s.es_decider (aggregate, command_type, query, reject)"
-				   " VALUES ($1, $2, $3, $4) ON CONFLICT (aggregate, command_type)"
-				   " DO UPDATE SET query = EXCLUDED.query, reject = EXCLUDED.reject",
-				   4, types, values, nulls);
-	EsAggregateCheck(name);
+	EsAggregatePartWrite(fcinfo, name, EsStoreGet()->decider, 4);
 	PG_RETURN_VOID();
 }
 
@@ -481,14 +531,7 @@ es_decide(PG_FUNCTION_ARGS)
 Datum
 es_drop_decider(PG_FUNCTION_ARGS)
 {
-	char	   *name = EsOwnAggregateArgument(fcinfo, 0, "aggregate");
-
-	EsRequireArgument(fcinfo, 1, "command_type");
-	EsDefinitionDrop(fcinfo, "DELETE FROM %s.es_decider"
-					 " WHERE aggregate OPERATOR(pg_catalog.=) $1"
-					 " AND command_type OPERATOR(pg_catalog.=) $2", 2,
-					 !PG_ARGISNULL(2) && PG_GETARG_BOOL(2),
-					 psprintf("decider of aggregate \"%s\" for command \"%s\"",
-							  name, text_to_cstring(PG_GETARG_TEXT_PP(1))));
+	EsAggregatePartDrop(fcinfo, EsStoreGet()->decider, "command_type",
+						"decider of aggregate \"%s\" for command \"%s\"");
 	PG_RETURN_VOID();
 }

@@ -19,10 +19,12 @@ typedef struct EsDecision
 	char	   *rejection;		/* NULL: accepted */
 	int			nevents;
 	EsNewEvent *events;
+	text	  **stream_ids;		/* of each event, NULL where it says none */
 } EsDecision;
 
 extern void EsDeciderInit(void);
 extern EsDecider *EsDeciderFind(EsAggregate *aggregate, const text *command_type);
+extern bool EsDeciderGivesTags(const EsDecider *decider);
 extern void EsDeciderDecide(EsAggregate *aggregate, EsDecider *decider,
 							text *stream_id, Jsonb *command,
 							EsDecision *decision);

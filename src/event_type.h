@@ -12,6 +12,8 @@
 
 extern void EsEventTypeInit(void);
 extern bool EsEventTypesDeclared(void);
+extern bool EsEventTypesGiveTags(void);
+extern void EsEventTypesAddTags(EsNewEvent *events, int nevents);
 extern void EsEventTypesApply(EsAppend *append);
 extern void EsEventTypeCheckSlot(TupleTableSlot *slot);
 

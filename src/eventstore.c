@@ -9,18 +9,19 @@
 #include "utils/guc.h"
 
 #include "aggregate.h"
-#include "append.h"
 #include "catalog.h"
 #include "cloudevent.h"
 #include "decider.h"
 #include "event_type.h"
 #include "kept.h"
 #include "lifecycle.h"
+#include "metadata.h"
 #include "output_plugin.h"
 #include "point.h"
 #include "projection.h"
 #include "runner.h"
 #include "stream.h"
+#include "subscription.h"
 #include "upcast.h"
 #include "wake.h"
 #include "worker.h"
@@ -39,11 +40,12 @@ _PG_init(void)
 	EsUpcastInit();
 	EsCloudEventInit();
 	EsOutputPluginInit();
-	EsAppendInit();
+	EsMetadataInit();
 	EsWakeInit();
 	EsInlineInit();
 	EsRunnerInit();
 	EsWorkerInit();
+	EsSubscriptionInit();
 	EsAggregateInit();
 	EsDeciderInit();
 	EsKeptInit();

@@ -307,6 +307,13 @@ find_evolver(const EsAggregate *aggregate, const text *event_type)
 	return NULL;
 }
 
+/* Does an event of this type do anything to the state? */
+bool
+EsFoldConcerns(const EsAggregate *aggregate, const text *event_type)
+{
+	return find_evolver(aggregate, event_type) != NULL;
+}
+
 /* Hand the program the columns of the event that it reads. */
 static inline void
 set_event(EsAggregate *aggregate, const EsEvolver *evolver, TupleTableSlot *slot)
@@ -366,13 +373,9 @@ EsFoldApply(EsAggregate *aggregate, TupleTableSlot *slot)
 
 /* ----- a stream ----- */
 
-/*
- * Begin a fold of a stream at the initial state, in the definer's name until
- * EsFoldEnd.  The events to come are those that the snapshot sees.
- */
-void
-EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
-			text *stream_id, Snapshot snapshot)
+/* Begin at the initial state, in the definer's name. */
+static void
+begin(EsFold *fold, EsAggregate *aggregate, Relation event)
 {
 	MemoryContext saved = MemoryContextSwitchTo(aggregate->program_context);
 
@@ -381,12 +384,44 @@ EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
 	memset(fold, 0, sizeof(EsFold));
 	fold->aggregate = aggregate;
 	fold->event = event;
-	fold->stream_id = stream_id;
-	fold->snapshot = snapshot;
 	fold->limit.version = PG_INT64_MAX;
 	fold->limit.at = DT_NOEND;
 	EsRightsEnter(&aggregate->definer, &fold->rights);
 	EsFoldReset(fold);
+}
+
+/*
+ * Begin a fold of a stream at the initial state, in the definer's name until
+ * EsFoldEnd.  The events to come are those that the snapshot sees.  42809 for
+ * an aggregate that folds no streams.
+ */
+void
+EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
+			text *stream_id, Snapshot snapshot)
+{
+	if (aggregate->boundary != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("aggregate \"%s\" has a boundary and folds no stream",
+						aggregate->name),
+				 errhint("Its state is that of a command: es_boundary_state().")));
+	begin(fold, aggregate, event);
+	fold->stream_id = stream_id;
+	fold->snapshot = snapshot;
+}
+
+/*
+ * Begin a fold of a boundary, likewise; its events are EsFoldApply's one by
+ * one.  The command must stay until EsFoldEnd.
+ */
+void
+EsFoldBeginBoundary(EsFold *fold, EsAggregate *aggregate, Relation event,
+					Jsonb *command)
+{
+	Assert(aggregate->boundary != NULL);
+	EsParamSet(aggregate->params, aggregate->scope->variables[2].param,
+			   JsonbPGetDatum(command), false);
+	begin(fold, aggregate, event);
 }
 
 /*
@@ -425,7 +460,8 @@ EsFoldFindFirst(EsFold *fold)
 {
 	if (fold->first > 0)
 		return;
-	fold->first = EsStreamFirstShown(fold->event, fold->stream_id, fold->snapshot);
+	fold->first = ES_BUG == 78 ? 1 :
+		EsStreamFirstShown(fold->event, fold->stream_id, fold->snapshot);
 	fold->version = fold->base = hidden_version(fold);
 }
 
@@ -433,36 +469,20 @@ EsFoldFindFirst(EsFold *fold)
 void
 EsFoldScan(EsFold *fold, int64 from_version)
 {
-	ScanKeyData keys[3];
-	int			nkeys = 1;
-
 	EsFoldFindFirst(fold);
-	from_version = Max(from_version, fold->first);
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ,
-						   PointerGetDatum(fold->stream_id));
-	if (from_version > 1)
-		ScanKeyInit(&keys[nkeys++], 2, BTGreaterEqualStrategyNumber, F_INT8GE,
-					Int64GetDatum(from_version));
-	if (fold->limit.version < PG_INT64_MAX)
-		ScanKeyInit(&keys[nkeys++], 2, BTLessEqualStrategyNumber, F_INT8LE,
-					Int64GetDatum(fold->limit.version));
-	fold->stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
-	fold->slot = table_slot_create(fold->event, NULL);
 	fold->upcast = EsUpcastBegin(RelationGetDescr(fold->event), false);
-	fold->scan = EsIndexBeginScan(fold->event, fold->stream_key,
-								  fold->snapshot, nkeys);
-	index_rescan(fold->scan, keys, nkeys, NULL, 0);
+	fold->scan = EsScanStream(fold->event, fold->snapshot, fold->stream_id,
+							  Max(from_version, fold->first), fold->limit.version,
+							  ForwardScanDirection);
 }
 
-/* Read the next event into the slot; false at the end or the limit. */
+/* Read the next event, into fold->slot; false at the end or the limit. */
 bool
 EsFoldFetch(EsFold *fold)
 {
-	TupleTableSlot *slot = fold->slot;
+	TupleTableSlot *slot = fold->slot = EsScanNext(fold->scan);
 
-	CHECK_FOR_INTERRUPTS();
-	if (!index_getnext_slot(fold->scan, ForwardScanDirection, slot))
+	if (slot == NULL)
 		return false;
 	slot_getsomeattrs(slot, ES_EVENT_EVENT_TYPE);
 	return DatumGetTimestampTz(slot->tts_values[ES_EVENT_RECORDED_AT - 1]) <=
@@ -490,16 +510,26 @@ EsFoldFetchBase(EsFold *fold)
 	return true;
 }
 
-/* Fold the next event; it stays in the slot.  False at the end. */
+/*
+ * Fold the next event; it stays in the slot.  False at the end.  An event that
+ * changes nothing in its newest form is upcast only where it is to be shown.
+ */
 bool
 EsFoldNext(EsFold *fold)
 {
-	TupleTableSlot *slot = fold->slot;
-
 	if (!EsFoldFetch(fold))
 		return false;
-	fold->shown = EsUpcastSlot(fold->upcast, slot);
-	EsFoldApply(fold->aggregate, fold->shown);
+	if (fold->upcast == NULL)
+	{
+		fold->shown = fold->slot;
+		EsFoldApply(fold->aggregate, fold->shown);
+	}
+	else if (fold->show_all ||
+			 EsFoldConcerns(fold->aggregate, EsUpcastType(fold->upcast, fold->slot)))
+	{
+		fold->shown = EsUpcastSlot(fold->upcast, fold->slot);
+		EsFoldApply(fold->aggregate, fold->shown);
+	}
 	EsFoldNote(fold);
 	return true;
 }
@@ -523,9 +553,7 @@ EsFoldScanEnd(EsFold *fold)
 	if (fold->scan == NULL)
 		return;
 	EsUpcastEnd(fold->upcast);
-	index_endscan(fold->scan);
-	ExecDropSingleTupleTableSlot(fold->slot);
-	index_close(fold->stream_key, AccessShareLock);
+	EsScanEnd(fold->scan);
 	fold->scan = NULL;
 }
 

@@ -6,13 +6,13 @@
 
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "executor/tuptable.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
 #include "aggregate.h"
+#include "scan.h"
 #include "stream.h"
 #include "upcast.h"
 
@@ -23,12 +23,12 @@ typedef struct EsFoldLimit
 	TimestampTz at;				/* last time wanted; DT_NOEND: any */
 } EsFoldLimit;
 
-/* A fold of one stream. */
+/* A fold of one stream, or of a boundary. */
 typedef struct EsFold
 {
 	EsAggregate *aggregate;		/* holds the state */
 	Relation	event;			/* es_event, opened by the caller */
-	text	   *stream_id;
+	text	   *stream_id;		/* NULL, and most of the rest unused: a boundary */
 	Snapshot	snapshot;		/* which events count */
 	EsFoldLimit limit;
 	int64		first;			/* version it begins with; 0: not looked up yet */
@@ -38,17 +38,20 @@ typedef struct EsFold
 	int64		base;			/* version it began at: a snapshot's, or the last
 								 * one not shown */
 	TimestampTz since;			/* when that was taken, or the first event's time */
-	Relation	stream_key;		/* open while scanning */
-	IndexScanDesc scan;			/* NULL: not scanning */
+	EsScan	   *scan;			/* NULL: not scanning */
 	TupleTableSlot *slot;		/* the current event */
-	TupleTableSlot *shown;		/* the same in its newest form */
+	bool		show_all;		/* the caller shows every event */
+	TupleTableSlot *shown;		/* the same in its newest form, if it matters */
 	EsUpcast   *upcast;			/* NULL: nothing to do */
 	EsRights	rights;			/* what to go back to */
 } EsFold;
 
+extern bool EsFoldConcerns(const EsAggregate *aggregate, const text *event_type);
 extern void EsFoldForget(EsAggregate *aggregate);
 extern void EsFoldBegin(EsFold *fold, EsAggregate *aggregate, Relation event,
 						text *stream_id, Snapshot snapshot);
+extern void EsFoldBeginBoundary(EsFold *fold, EsAggregate *aggregate,
+								Relation event, Jsonb *command);
 extern void EsFoldReset(EsFold *fold);
 extern void EsFoldFindFirst(EsFold *fold);
 extern void EsFoldSetState(EsAggregate *aggregate, Datum state, bool isnull);

@@ -18,10 +18,16 @@
 #include "replication/logicalworker.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
-#include "append.h"
+#include "archive.h"
 #include "compat.h"
+#include "epoch.h"
+#include "event_id.h"
+#include "insert.h"
 #include "log.h"
+#include "metadata.h"
+#include "point.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -42,6 +48,10 @@ typedef struct InsertStatement
 	int			n;
 	int			max;
 	int64	   *positions;
+	pg_uuid_t  *ids;			/* that rows brought along */
+	int			nids;
+	int			max_ids;
+	int64		archived;		/* last segment when the first was looked for */
 } InsertStatement;
 
 /* Innermost statement of the transaction whose local id stands beside it. */
@@ -155,18 +165,61 @@ begin_statement(void)
 	statement_lxid = EsCurrentLxid();
 }
 
-/* Remember a row of the running statement, if anybody wants it. */
 static void
-note_position(int64 position)
+require_statement(void)
 {
-	if (!EsInsertedIsWanted())
-		return;
 	drop_failed_statements();
 	if (statement == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("trigger \"%s\" is missing or disabled", "es_event_statement_begin"),
 				 errhint("Without it inline projections would miss events.")));
+}
+
+/*
+ * An id that a row brings along must not be an archived event's.  Remember it,
+ * to ask again when the row is in the table; archive.c says why.
+ */
+static void
+check_id(const pg_uuid_t *id)
+{
+	require_statement();
+	if (statement->nids == 0)
+		statement->archived = EsLastArchived();
+	EsCheckIdArchived(id, 0);
+	if (statement->nids == statement->max_ids)
+	{
+		statement->max_ids = Max(64, statement->max_ids * 2);
+		if (statement->ids == NULL)
+			statement->ids = MemoryContextAlloc(TopTransactionContext,
+												statement->max_ids * sizeof(pg_uuid_t));
+		else
+			statement->ids = repalloc_huge(statement->ids,
+										   statement->max_ids * sizeof(pg_uuid_t));
+	}
+	statement->ids[statement->nids++] = *id;
+}
+
+/* Ask again, if there are new segments. */
+static void
+recheck_ids(const InsertStatement *ended)
+{
+	if (ended->nids == 0 || ES_BUG == 84 || EsLastArchived() == ended->archived)
+		return;
+	for (int i = 0; i < ended->nids; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		EsCheckIdArchived(&ended->ids[i], ended->archived);
+	}
+}
+
+/* Remember a row of the running statement, if anybody wants it. */
+static void
+note_position(int64 position)
+{
+	if (!EsInsertedIsWanted())
+		return;
+	require_statement();
 	if (statement->n == statement->max)
 	{
 		statement->max = Max(64, statement->max * 2);
@@ -190,6 +243,9 @@ end_statement(Relation event)
 	if (ended == NULL)
 		return;
 	statement = ended->outer;
+	recheck_ids(ended);
+	if (ended->ids != NULL)
+		pfree(ended->ids);
 	if (ended->n > 0)
 	{
 		EsInsertedTell(event, ended->positions, ended->n);
@@ -220,8 +276,12 @@ place_row(TriggerData *trigger, Datum *values, bool *nulls)
 		event.tags = EsCheckTags(DatumGetArrayTypeP(values[ES_EVENT_TAGS - 1]));
 	event.has_id = !nulls[ES_EVENT_EVENT_ID - 1];
 	if (event.has_id)
+	{
 		event.event_id = *DatumGetUUIDP(values[ES_EVENT_EVENT_ID - 1]);
+		check_id(&event.event_id);
+	}
 
+	EsEpochConfirm(trigger->tg_relation, EsStoreGet());
 	EsAssign(trigger->tg_relation, EsStoreGet(), &append);
 	if (event.tags != NULL)
 		EsTagsExpect(event.tags, event.position);
@@ -282,6 +342,27 @@ es_event_insert(PG_FUNCTION_ARGS)
 }
 
 /*
+ * An origin that archives deletes events, and replicates that.  Where its
+ * archive is replicated, too, the event has come with its segment, earlier in
+ * the same transaction, and may go.  Elsewhere it stays.
+ */
+static HeapTuple
+replicated_delete(TriggerData *trigger)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(EsStoreGet()->archive_segment));
+	EsArchiveSegment segment;
+	bool		isnull;
+	int64		position = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, ES_EVENT_POSITION,
+													  RelationGetDescr(trigger->tg_relation),
+													  &isnull));
+	bool		archived = EsArchiveFindByPosition(position, snapshot, &segment) &&
+		segment.last_position >= position;
+
+	UnregisterSnapshot(snapshot);
+	return archived ? trigger->tg_trigtuple : NULL;
+}
+
+/*
  * BEFORE UPDATE, DELETE or TRUNCATE, for statements and for rows: the
  * replication worker's changes fire row triggers only.
  */
@@ -292,6 +373,9 @@ es_event_refuse(PG_FUNCTION_ARGS)
 	const char *verb = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? "update" :
 		TRIGGER_FIRED_BY_DELETE(trigger->tg_event) ? "delete" : "truncate";
 
+	if (IsLogicalWorker() && TRIGGER_FIRED_FOR_ROW(trigger->tg_event) &&
+		TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		PG_RETURN_POINTER(replicated_delete(trigger));
 	ereport(ERROR,
 			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 			 errmsg("cannot %s events", verb),

@@ -274,12 +274,8 @@ EsCurrentSearchPath(void)
 	return path.data;
 }
 
-/*
- * Begin to act in the definer's name.  An error on the way needs no clean-up:
- * the abort of the (sub)transaction restores user and settings.
- */
-void
-EsRightsEnter(const EsDefiner *definer, EsRights *saved)
+static void
+enter_role(const EsDefiner *definer, EsRights *saved)
 {
 	int			restriction = SECURITY_LOCAL_USERID_CHANGE;
 
@@ -287,6 +283,17 @@ EsRightsEnter(const EsDefiner *definer, EsRights *saved)
 	if (definer->role != saved->userid)
 		restriction |= SECURITY_RESTRICTED_OPERATION;
 	SetUserIdAndSecContext(definer->role, saved->sec_context | restriction);
+	saved->nest_level = 0;
+}
+
+/*
+ * Begin to act in the definer's name.  An error on the way needs no clean-up:
+ * the abort of the (sub)transaction restores user and settings.
+ */
+void
+EsRightsEnter(const EsDefiner *definer, EsRights *saved)
+{
+	enter_role(definer, saved);
 	saved->nest_level = NewGUCNestLevel();
 	if (strcmp(namespace_search_path, definer->search_path) != 0)
 		(void) set_config_option("search_path", definer->search_path,
@@ -294,10 +301,26 @@ EsRightsEnter(const EsDefiner *definer, EsRights *saved)
 								 true, 0, false);
 }
 
+/*
+ * The same for as long as one expression is evaluated.  To change the path
+ * and to change it back costs more than most expressions, so it is left as it
+ * is for one that cannot know of it.
+ */
+void
+EsRightsEnterFor(const EsExpression *expression, const EsDefiner *definer,
+				 EsRights *saved)
+{
+	if (expression->is_plain)
+		enter_role(definer, saved);
+	else
+		EsRightsEnter(definer, saved);
+}
+
 void
 EsRightsLeave(const EsRights *saved)
 {
-	AtEOXact_GUC(true, saved->nest_level);
+	if (saved->nest_level > 0)
+		AtEOXact_GUC(true, saved->nest_level);
 	SetUserIdAndSecContext(saved->userid, saved->sec_context);
 }
 
@@ -466,6 +489,17 @@ note_functions(Node *node, void *expression)
 	return expression_tree_walker(node, note_functions, expression);
 }
 
+/* The constraints of a domain may be anything. */
+static bool
+has_domain(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, CoerceToDomain))
+		return true;
+	return expression_tree_walker(node, has_domain, context);
+}
+
 static void
 plan_expression(EsExpression *expression)
 {
@@ -485,6 +519,8 @@ plan_expression(EsExpression *expression)
 	(void) note_functions(expr, expression);
 	MemoryContextSwitchTo(saved);
 	expression->is_immutable = !contain_mutable_functions(expr);
+	expression->is_plain = expression->is_immutable &&
+		expression->functions == NIL && !has_domain(expr, NULL);
 	expression->cached = GetCachedExpression(expr);
 }
 

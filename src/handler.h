@@ -64,6 +64,8 @@ typedef struct EsExpression
 	int32		typmod;
 	List	   *functions;		/* users' functions it calls, by OID */
 	bool		is_immutable;	/* its value depends on nothing but its inputs */
+	bool		is_plain;		/* and it runs no code of users, so no name is
+								 * ever looked up while it runs */
 	CachedExpression *cached;	/* planned; not valid after an invalidation */
 } EsExpression;
 
@@ -79,7 +81,7 @@ typedef struct EsRights
 {
 	Oid			userid;
 	int			sec_context;
-	int			nest_level;
+	int			nest_level;		/* 0: the search_path was left as it is */
 } EsRights;
 
 extern EsScope *EsScopeCreate(MemoryContext context);
@@ -91,6 +93,8 @@ extern void EsParamsSetSlot(ParamListInfo params, const EsVariable *variable,
 
 extern char *EsCurrentSearchPath(void);
 extern void EsRightsEnter(const EsDefiner *definer, EsRights *saved);
+extern void EsRightsEnterFor(const EsExpression *expression,
+							 const EsDefiner *definer, EsRights *saved);
 extern void EsRightsLeave(const EsRights *saved);
 
 extern EsStatement *EsStatementCompile(MemoryContext context, const char *sql,

@@ -19,7 +19,7 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
-#include "append.h"
+#include "insert.h"
 #include "apply.h"
 #include "compat.h"
 #include "projection.h"

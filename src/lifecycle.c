@@ -32,10 +32,12 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "archive.h"
 #include "catalog.h"
 #include "compat.h"
 #include "definition.h"
 #include "lifecycle.h"
+#include "point.h"
 #include "stream.h"
 
 /* Columns of es_stream; the table's definition rules. */
@@ -94,18 +96,33 @@ have_settings(void)
 	Relation	rel;
 	TableScanDesc scan;
 	TupleTableSlot *slot;
+	bool		found;
 
 	if (asked == table && OidIsValid(asked))
 		return any_settings;
 	rel = table_open(table, AccessShareLock);
+	any_settings = true;		/* where the look ends in an error */
 	asked = table;				/* before the look: a change resets it */
 	scan = table_beginscan(rel, SnapshotAny, 0, NULL);
 	slot = table_slot_create(rel, NULL);
-	any_settings = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return any_settings;
+	return any_settings = found;
+}
+
+/*
+ * Can there be an event of this age?  Going back much further would leave
+ * the calendar, which begins in 4713 BC.
+ */
+static bool
+hides_anything(Datum max_age)
+{
+	Interval	limit = {.month = 6000 * MONTHS_PER_YEAR};
+
+	return DatumGetBool(DirectFunctionCall2(interval_lt, max_age,
+											IntervalPGetDatum(&limit)));
 }
 
 static void
@@ -118,9 +135,9 @@ settings_of_slot(TupleTableSlot *slot, StreamSettings *settings)
 	value = slot_getattr(slot, STREAM_MAX_COUNT, &isnull);
 	settings->max_count = isnull ? 0 : DatumGetInt64(value);
 	value = slot_getattr(slot, STREAM_MAX_AGE, &isnull);
-	settings->has_max_age = !isnull;
 	if (!isnull)
 		settings->max_age = *DatumGetIntervalP(value);
+	settings->has_max_age = !isnull && hides_anything(value);
 	value = slot_getattr(slot, STREAM_TRUNCATE_BEFORE, &isnull);
 	settings->truncate_before = isnull ? 0 : DatumGetInt64(value);
 	value = slot_getattr(slot, STREAM_DELETED_BEFORE, &isnull);
@@ -176,8 +193,10 @@ EsStreamCheckOpen(text *stream_id)
 {
 	StreamSettings settings;
 
-	AcceptInvalidationMessages();
-	if (read_settings(stream_id, SnapshotSelf, &settings) && settings.tombstoned)
+	if (ES_BUG != 77)
+		AcceptInvalidationMessages();
+	if (read_settings(stream_id, ES_BUG == 76 ? GetActiveSnapshot() : SnapshotSelf,
+					  &settings) && settings.tombstoned)
 		report_tombstoned(stream_id);
 }
 
@@ -235,15 +254,12 @@ int64
 EsStreamFirstShown(Relation event, text *stream_id, Snapshot snapshot)
 {
 	StreamSettings settings;
-	Relation	stream_key;
 	EsStreamHead head;
 
 	AcceptInvalidationMessages();
 	if (!read_settings(stream_id, snapshot, &settings))
 		return 1;
-	stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
-	head = EsStreamHeadRead(event, stream_key, stream_id, snapshot);
-	index_close(stream_key, AccessShareLock);
+	head = EsStreamHeadRead(event, stream_id, snapshot);
 	return first_shown(event, stream_id, &settings, head.version, snapshot);
 }
 
@@ -314,7 +330,6 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 {
 	const EsStore *store;
 	Relation	event;
-	Relation	stream_key;
 	EsStreamHead head;
 
 	PreventCommandIfReadOnly(function);
@@ -324,9 +339,7 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 	event = EsEventOpen(&store, AccessShareLock);
 	EsStreamLock(store, PG_GETARG_TEXT_PP(0));
 	EsStreamCheckOpen(PG_GETARG_TEXT_PP(0));
-	stream_key = index_open(store->stream_key, AccessShareLock);
-	head = EsStreamHeadRead(event, stream_key, PG_GETARG_TEXT_PP(0), SnapshotSelf);
-	index_close(stream_key, AccessShareLock);
+	head = EsStreamHeadRead(event, PG_GETARG_TEXT_PP(0), SnapshotSelf);
 	table_close(event, AccessShareLock);
 	return head.version;
 }
@@ -470,10 +483,15 @@ typedef struct StreamWalk
 	Relation	stream_key;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;		/* the stream's first event */
+	MemoryContext context;		/* of the walk; the current one is a stream's */
+	text	   *last;			/* the last stream, to be freed; NULL: none */
 	text	   *from;			/* NULL: from the beginning */
 	bool		inclusive;		/* the stream "from" itself, too */
 	text	   *category;		/* NULL: all */
 	text	   *prefix;			/* the category and a dash */
+	text	   *id;				/* the next one of es_event; NULL: none left */
+	EsArchiveStream *archived;	/* the next one of the archive */
+	int64		narchived;		/* left of them */
 } StreamWalk;
 
 /* Find the first event of the next stream; false at the end. */
@@ -514,6 +532,19 @@ compare_ids(const text *a, const text *b, bool prefix)
 	return (alen > blen) - (alen < blen);
 }
 
+/* The id in the walk's memory, in place of the one before. */
+static text *
+keep_id(StreamWalk *walk, text *id)
+{
+	MemoryContext saved = MemoryContextSwitchTo(walk->context);
+
+	if (walk->last != NULL)
+		pfree(walk->last);
+	walk->last = (text *) PG_DETOAST_DATUM_COPY(PointerGetDatum(id));
+	MemoryContextSwitchTo(saved);
+	return walk->last;
+}
+
 /*
  * Go to the next stream of the category: the one that is called like it, and
  * those that begin with it and a dash.  What lies between the two is skipped.
@@ -527,7 +558,7 @@ next_stream(StreamWalk *walk)
 		text	   *id = DatumGetTextPP(slot_getattr(walk->slot, ES_EVENT_STREAM_ID, &isnull));
 		int			order;
 
-		walk->from = id = (text *) PG_DETOAST_DATUM_COPY(PointerGetDatum(id));
+		walk->from = id = keep_id(walk, id);
 		walk->inclusive = false;
 		if (walk->category == NULL || compare_ids(id, walk->category, false) == 0)
 			return id;
@@ -543,8 +574,12 @@ next_stream(StreamWalk *walk)
 }
 
 static void
-begin_walk(StreamWalk *walk, Relation event, text *category, text *after)
+begin_walk(StreamWalk *walk, Relation event, text *category, text *after,
+		   int64 max_count)
 {
+	walk->context = CurrentMemoryContext;
+	walk->archived = EsArchiveListStreams(GetActiveSnapshot(), after, category,
+										  max_count, &walk->narchived);
 	walk->event = event;
 	walk->stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
 	walk->slot = table_slot_create(event, NULL);
@@ -561,12 +596,45 @@ begin_walk(StreamWalk *walk, Relation event, text *category, text *after)
 	}
 }
 
+/*
+ * The next stream by name, of es_event or of the archive, and when its first
+ * event was recorded; NULL at the end.
+ */
+static text *
+next_of_both(StreamWalk *walk, TimestampTz *first_at)
+{
+	text	   *id = walk->id;
+	int			order = id == NULL ? 1 : walk->narchived == 0 ? -1 :
+		compare_ids(id, walk->archived->stream_id, false);
+	bool		isnull;
+
+	if (id == NULL && walk->narchived == 0)
+		return NULL;
+	if (order >= 0)
+	{
+		id = walk->archived->stream_id;
+		*first_at = walk->archived->first_at;
+		walk->archived++;
+		walk->narchived--;
+	}
+	else
+	{
+		/* a copy: going on replaces it */
+		id = (text *) PG_DETOAST_DATUM_COPY(PointerGetDatum(id));
+		*first_at = DatumGetTimestampTz(slot_getattr(walk->slot, ES_EVENT_RECORDED_AT,
+													 &isnull));
+	}
+	if (order <= 0)
+		walk->id = next_stream(walk);
+	return id;
+}
+
 static void
-put_stream(ReturnSetInfo *result, StreamWalk *walk, text *id)
+put_stream(ReturnSetInfo *result, StreamWalk *walk, text *id, TimestampTz first_at)
 {
 	StreamSettings settings;
 	Snapshot	snapshot = GetActiveSnapshot();
-	EsStreamHead head = EsStreamHeadRead(walk->event, walk->stream_key, id, snapshot);
+	EsStreamHead head = EsStreamHeadRead(walk->event, id, snapshot);
 	Datum		values[6];
 	bool		nulls[6] = {false};
 	int64		first = 1;
@@ -576,7 +644,7 @@ put_stream(ReturnSetInfo *result, StreamWalk *walk, text *id)
 	values[0] = PointerGetDatum(id);
 	values[1] = Int64GetDatum(head.version);
 	values[2] = Int64GetDatum(first);
-	values[3] = slot_getattr(walk->slot, ES_EVENT_RECORDED_AT, &nulls[3]);
+	values[3] = TimestampTzGetDatum(first_at);
 	values[4] = TimestampTzGetDatum(head.recorded_at);
 	values[5] = CStringGetTextDatum(settings.tombstoned ? "tombstoned" :
 									settings.deleted_before > head.version ? "deleted" : "live");
@@ -595,6 +663,9 @@ es_stream_list(PG_FUNCTION_ARGS)
 	const EsStore *store;
 	Relation	event;
 	int64		max_count = PG_ARGISNULL(2) ? PG_INT64_MAX : PG_GETARG_INT64(2);
+	TimestampTz first_at;
+	MemoryContext context;
+	MemoryContext saved;
 	text	   *id;
 
 	if (max_count < 0)
@@ -605,12 +676,20 @@ es_stream_list(PG_FUNCTION_ARGS)
 	EsCheckPrivilege(event, ACL_SELECT);
 	InitMaterializedSRF(fcinfo, 0);
 	begin_walk(&walk, event, PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0),
-			   PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
-	for (int64 n = 0; n < max_count && (id = next_stream(&walk)) != NULL; n++)
+			   PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), max_count);
+	context = AllocSetContextCreate(CurrentMemoryContext, "eventstore stream list",
+									ALLOCSET_SMALL_SIZES);
+	saved = MemoryContextSwitchTo(context);
+	if (max_count > 0)
+		walk.id = next_stream(&walk);
+	for (int64 n = 0; n < max_count && (id = next_of_both(&walk, &first_at)) != NULL; n++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		put_stream((ReturnSetInfo *) fcinfo->resultinfo, &walk, id);
+		put_stream((ReturnSetInfo *) fcinfo->resultinfo, &walk, id, first_at);
+		MemoryContextReset(context);
 	}
+	MemoryContextSwitchTo(saved);
+	MemoryContextDelete(context);
 	ExecDropSingleTupleTableSlot(walk.slot);
 	index_close(walk.stream_key, AccessShareLock);
 	table_close(event, AccessShareLock);

@@ -86,9 +86,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "archive.h"
 #include "compat.h"
 #include "log.h"
 #include "point.h"
+#include "scan.h"
 #include "stream.h"
 
 /* Raw rows this far beyond the sequence move it at once, not step by step. */
@@ -98,9 +100,7 @@ struct EsLogReader
 {
 	Relation	event;			/* es_event, opened by the caller */
 	const EsStore *store;
-	Relation	index;			/* its index on position */
-	IndexScanDesc scan;			/* along the index, from the start position */
-	TupleTableSlot *slot;		/* the current event */
+	EsScan	   *scan;			/* along positions, from the start on */
 	Snapshot	snapshot;		/* what the reader is shown */
 	int64		passed;			/* all at or below is delivered, or decided */
 	int64		settled;		/* holes up to here need no further question */
@@ -373,19 +373,15 @@ EsLogReaderBegin(Relation event, const EsStore *store, Snapshot snapshot,
 				 int64 from_position)
 {
 	EsLogReader *reader = palloc0(sizeof(EsLogReader));
-	ScanKeyData key;
 
 	reader->event = event;
 	reader->store = store;
-	reader->index = index_open(store->position_key, AccessShareLock);
-	reader->slot = table_slot_create(event, NULL);
 	reader->snapshot = snapshot;
 	reader->passed = from_position;
 	reader->flushed = RecoveryInProgress() ? PG_UINT64_MAX : GetFlushRecPtr(NULL);
-	ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_INT8GT,
-				Int64GetDatum(from_position));
-	reader->scan = EsIndexBeginScan(event, reader->index, snapshot, 1);
-	index_rescan(reader->scan, &key, 1, NULL, 0);
+	reader->scan = EsScanPositions(event, snapshot,
+								   Min(from_position, PG_INT64_MAX - 1) + 1,
+								   PG_INT64_MAX, ForwardScanDirection);
 	return reader;
 }
 
@@ -394,21 +390,15 @@ static bool
 hole_is_empty(EsLogReader *reader, int64 first, int64 last)
 {
 	SnapshotData dirty;
-	IndexScanDesc scan;
-	TupleTableSlot *slot = table_slot_create(reader->event, NULL);
-	ScanKeyData keys[2];
+	EsScan	   *scan;
+	TupleTableSlot *slot;
 	bool		found;
 
 	InitDirtySnapshot(dirty);
-	ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE,
-				Int64GetDatum(first));
-	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE,
-				Int64GetDatum(last));
-	scan = EsIndexBeginScan(reader->event, reader->index, &dirty, 2);
-	index_rescan(scan, keys, 2, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	scan = EsScanPositions(reader->event, &dirty, first, last, ForwardScanDirection);
+	slot = EsScanNext(scan);
+	found = slot != NULL && !(ES_BUG == 83 && EsScanIsArchived(slot));
+	EsScanEnd(scan);
 	return !found;
 }
 
@@ -445,15 +435,21 @@ hole_is_settled(EsLogReader *reader, int64 first, int64 last)
  * commit is on disk too: the hint is set when the commit is flushed, or when
  * the page itself waits for WAL beyond it.  That settles all but the tail of
  * the log without a look at the commit log.
+ *
+ * What is archived was flushed before it was moved.
  */
 void
 EsNoteDurability(TupleTableSlot *slot, XLogRecPtr flushed, XLogRecPtr *needed)
 {
 	BufferHeapTupleTableSlot *buffered = (BufferHeapTupleTableSlot *) slot;
-	HeapTupleHeader tuple = buffered->base.tuple->t_data;
-	XLogRecPtr	page_lsn = BufferGetLSNAtomic(buffered->buffer);
+	HeapTupleHeader tuple;
+	XLogRecPtr	page_lsn;
 	TransactionId xmin;
 
+	if (EsScanIsArchived(slot))
+		return;
+	tuple = buffered->base.tuple->t_data;
+	page_lsn = BufferGetLSNAtomic(buffered->buffer);
 	if (HeapTupleHeaderXminCommitted(tuple) && page_lsn <= flushed)
 		return;
 	if (HeapTupleHeaderXminFrozen(tuple))
@@ -468,25 +464,26 @@ EsNoteDurability(TupleTableSlot *slot, XLogRecPtr flushed, XLogRecPtr *needed)
 
 /*
  * The next event in position order, or NULL when there is none that may be
- * shown yet.  The slot is the reader's and is good until the next call.
+ * shown yet.  The slot is the reader's, of es_event or from the archive, and is good until the next call.
  */
 TupleTableSlot *
 EsLogReaderNext(EsLogReader *reader)
 {
+	TupleTableSlot *slot;
 	int64		position;
 	bool		isnull;
 
-	CHECK_FOR_INTERRUPTS();
 	if (reader->ended)
 		return NULL;
-	if (!index_getnext_slot(reader->scan, ForwardScanDirection, reader->slot))
+	slot = EsScanNext(reader->scan);
+	if (slot == NULL)
 	{
 		reader->ended = true;
 		return NULL;
 	}
-	position = DatumGetInt64(slot_getattr(reader->slot, ES_EVENT_POSITION,
-										  &isnull));
-	if (position > reader->passed + 1 &&
+	position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
+	/* what is archived was settled, holes included */
+	if (!EsScanIsArchived(slot) && position > reader->passed + 1 &&
 		!hole_is_settled(reader, reader->passed + 1, position - 1))
 	{
 		reader->ended = true;
@@ -494,8 +491,8 @@ EsLogReaderNext(EsLogReader *reader)
 	}
 	reader->passed = position;
 	if (reader->flushed != PG_UINT64_MAX)
-		EsNoteDurability(reader->slot, reader->flushed, &reader->needed);
-	return reader->slot;
+		EsNoteDurability(slot, reader->flushed, &reader->needed);
+	return slot;
 }
 
 /* Where the walk stands: nothing at or below it will still be shown. */
@@ -511,9 +508,7 @@ EsLogReaderEnd(EsLogReader *reader)
 {
 	if (ES_BUG != 8 && reader->needed > reader->flushed)
 		XLogFlush(reader->needed);
-	index_endscan(reader->scan);
-	index_close(reader->index, AccessShareLock);
-	ExecDropSingleTupleTableSlot(reader->slot);
+	EsScanEnd(reader->scan);
 	pfree(reader);
 }
 
@@ -536,9 +531,30 @@ EsSettledForSnapshot(Relation event, const EsStore *store, Snapshot snapshot)
 	return position;
 }
 
+/*
+ * What would be settled for somebody who cannot ask the lock manager: all up
+ * to the first hole above the position that was written down.
+ */
+int64
+EsSettledByHoles(Relation event, const EsStore *store, Snapshot snapshot)
+{
+	int64		written = EsSettledRead(snapshot);
+	EsLogReader *reader = EsLogReaderBegin(event, store, snapshot, written);
+	int64		position;
+
+	reader->asked = true;
+	reader->follows = true;
+	reader->settled = written;
+	while (EsLogReaderNext(reader) != NULL)
+		;
+	position = EsLogReaderPosition(reader);
+	EsLogReaderEnd(reader);
+	return position;
+}
+
 /* The settled position for this caller, made durable. */
-static int64
-settled_position(Relation event, const EsStore *store)
+int64
+EsSettledPosition(Relation event, const EsStore *store)
 {
 	XLogRecPtr	lsn;
 	int64		position;
@@ -563,7 +579,7 @@ es_settled_position(PG_FUNCTION_ARGS)
 	int64		position;
 
 	EsCheckPrivilege(event, ACL_SELECT);
-	position = settled_position(event, store);
+	position = EsSettledPosition(event, store);
 	table_close(event, AccessShareLock);
 	PG_RETURN_INT64(position);
 }
@@ -609,29 +625,63 @@ es_settle(PG_FUNCTION_ARGS)
  * position and time.  False when there is none.
  */
 static bool
-event_at_or_behind(Relation event, Relation index, Snapshot snapshot,
-				   int64 *position, TimestampTz *recorded_at)
+event_at_or_behind(Relation event, Snapshot snapshot, int64 *position,
+				   TimestampTz *recorded_at)
 {
-	TupleTableSlot *slot = table_slot_create(event, NULL);
-	ScanKeyData key;
-	IndexScanDesc scan;
-	bool		found;
+	EsScan	   *scan = EsScanPositions(event, snapshot, *position, PG_INT64_MAX,
+									   ForwardScanDirection);
+	TupleTableSlot *slot = EsScanNext(scan);
 	bool		isnull;
 
-	ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_INT8GE,
-				Int64GetDatum(*position));
-	scan = EsIndexBeginScan(event, index, snapshot, 1);
-	index_rescan(scan, &key, 1, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	if (found)
+	if (slot != NULL)
 	{
 		*position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
 		*recorded_at = DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT,
 														&isnull));
 	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	return found;
+	EsScanEnd(scan);
+	return slot != NULL;
+}
+
+/* The last segment whose first event was recorded by then; false if none was. */
+static bool
+last_segment_by(Snapshot snapshot, TimestampTz at, EsArchiveSegment *segment)
+{
+	int64		low = 0;
+	int64		high = EsArchiveLastSegment(snapshot);
+
+	while (low < high)
+	{
+		int64		middle = low + (high - low) / 2 + 1;
+
+		if (EsArchiveFindSegment(middle, snapshot, segment) &&
+			segment->first_recorded_at <= at)
+			low = middle;
+		else
+			high = middle - 1;
+	}
+	return low > 0 && EsArchiveFindSegment(low, snapshot, segment);
+}
+
+/* The same question among archived events: one segment has the answer. */
+static int64
+last_archived_by(Relation event, Snapshot snapshot, TimestampTz at)
+{
+	EsArchiveSegment segment;
+	TupleTableSlot *slot;
+	EsScan	   *scan;
+	int64		position = 0;
+	bool		isnull;
+
+	if (!last_segment_by(snapshot, at, &segment))
+		return 0;
+	scan = EsScanPositions(event, snapshot, segment.first_position,
+						   segment.last_position, ForwardScanDirection);
+	while ((slot = EsScanNext(scan)) != NULL)
+		if (DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT, &isnull)) <= at)
+			position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
+	EsScanEnd(scan);
+	return position;
 }
 
 /*
@@ -644,8 +694,8 @@ static int64
 last_position_by(Relation event, const EsStore *store, Snapshot snapshot,
 				 TimestampTz at)
 {
-	Relation	index = index_open(store->position_key, AccessShareLock);
-	int64		low = 0;
+	int64		border = EsArchiveLastPosition(snapshot);
+	int64		low = border;
 	int64		high = EsLastDrawn(store, NULL);
 
 	while (low < high)
@@ -654,14 +704,13 @@ last_position_by(Relation event, const EsStore *store, Snapshot snapshot,
 		int64		position = middle;
 		TimestampTz recorded_at;
 
-		if (event_at_or_behind(event, index, snapshot, &position, &recorded_at) &&
+		if (event_at_or_behind(event, snapshot, &position, &recorded_at) &&
 			recorded_at <= at)
 			low = position;
 		else
 			high = middle - 1;
 	}
-	index_close(index, AccessShareLock);
-	return low;
+	return low > border ? low : last_archived_by(event, snapshot, at);
 }
 
 /*
@@ -681,7 +730,7 @@ es_position_at(PG_FUNCTION_ARGS)
 				 errmsg("argument \"%s\" must not be null", "at")));
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
-	settled = settled_position(event, store);
+	settled = EsSettledPosition(event, store);
 	PushActiveSnapshot(EsLogSnapshot());
 	position = last_position_by(event, store, GetActiveSnapshot(),
 								PG_GETARG_TIMESTAMPTZ(0));

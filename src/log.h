@@ -27,6 +27,9 @@ extern int64 EsSettledNow(const EsStore *store, XLogRecPtr *lsn);
 extern int64 EsLowestAnnouncedBy(const VirtualTransactionId *holders, int n);
 extern int64 EsSettledForSnapshot(Relation event, const EsStore *store,
 								  Snapshot snapshot);
+extern int64 EsSettledByHoles(Relation event, const EsStore *store,
+							  Snapshot snapshot);
+extern int64 EsSettledPosition(Relation event, const EsStore *store);
 extern void EsNoteDurability(TupleTableSlot *slot, XLogRecPtr flushed,
 							 XLogRecPtr *needed);
 extern void EsPassPosition(const EsStore *store, int64 position);

@@ -17,13 +17,19 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/visibilitymap.h"
 #include "catalog/pg_collation.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/predicate.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
 
+#include "archive.h"
 #include "compat.h"
 #include "match.h"
+#include "scan.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -72,6 +78,19 @@ compare_names(const void *a, const void *b)
 	return order != 0 ? order : llen - rlen;
 }
 
+/* Sort names and keep each once; answers how many remain. */
+int
+EsNamesMakeSet(text **names, int n)
+{
+	int			kept = 0;
+
+	qsort(names, n, sizeof(text *), compare_names);
+	for (int i = 0; i < n; i++)
+		if (i == 0 || compare_names(&names[i], &names[kept - 1]) != 0)
+			names[kept++] = names[i];
+	return kept;
+}
+
 /* An array of names as a sorted set; its size. */
 static int
 parse_names(JsonbValue *value, const char *key, int max, int max_bytes,
@@ -79,7 +98,6 @@ parse_names(JsonbValue *value, const char *key, int max, int max_bytes,
 {
 	JsonbValue *elements;
 	int			n = array_elements(value, max, key, &elements);
-	int			kept = 0;
 
 	*names = palloc(Max(n, 1) * sizeof(text *));
 	for (int i = 0; i < n; i++)
@@ -92,11 +110,7 @@ parse_names(JsonbValue *value, const char *key, int max, int max_bytes,
 			report_query(psprintf("\"%s\" holds a name that no event can have: \"%s\".",
 								  key, text_to_cstring((*names)[i])));
 	}
-	qsort(*names, n, sizeof(text *), compare_names);
-	for (int i = 0; i < n; i++)
-		if (i == 0 || compare_names(&(*names)[i], &(*names)[kept - 1]) != 0)
-			(*names)[kept++] = (*names)[i];
-	return kept;
+	return EsNamesMakeSet(*names, n);
 }
 
 /* Does the JSON string value say this? */
@@ -179,18 +193,54 @@ EsBoundaryParse(Jsonb *json)
 	return query;
 }
 
+/* ----- a single event ----- */
+
+/* Is the name in the sorted set? */
+static bool
+is_among(text *name, text **names, int n)
+{
+	return bsearch(&name, names, n, sizeof(text *), compare_names) != NULL;
+}
+
+static bool
+item_matches(const EsBoundaryItem *item, text *event_type, text **tags, int ntags)
+{
+	if (item->ntypes > 0 && !is_among(event_type, item->types, item->ntypes))
+		return false;
+	for (int i = 0; i < item->ntags; i++)
+		if (!is_among(item->tags[i], tags, ntags))
+			return false;
+	return true;
+}
+
+/* Would an event of the type, with the tags (a checked set or NULL), match? */
+bool
+EsBoundaryMatches(const EsBoundary *query, text *event_type, ArrayType *tags)
+{
+	Datum	   *elements;
+	int			ntags = EsTagsDeconstruct(tags, &elements);
+	text	  **names = palloc(Max(ntags, 1) * sizeof(text *));
+
+	for (int i = 0; i < ntags; i++)
+		names[i] = DatumGetTextPP(elements[i]);
+	for (int i = 0; i < query->nitems; i++)
+		if (item_matches(&query->items[i], event_type, names, ntags))
+			return true;
+	return false;
+}
+
 /* ----- walking ----- */
 
 /* Along one index: of a tag, or of the log. */
 typedef struct Cursor
 {
-	Relation	heap;			/* es_event_tag or es_event */
-	AttrNumber	position_attno; /* in heap */
-	AttrNumber	type_attno;
-	IndexScanDesc scan;
-	TupleTableSlot *slot;		/* the current row */
-	ScanKeyData keys[2];		/* the tag, if any, and the position */
-	int			nkeys;
+	bool		along_log;		/* and not along a tag */
+	EsScan	   *log;			/* then: the walk; NULL: not begun */
+	IndexScanDesc scan;			/* else: of es_event_tag */
+	TupleTableSlot *slot;		/* the current row; of the log, the event */
+	ScanKeyData keys[2];		/* the tag and the position */
+	bool		index_only;		/* the row itself is not looked at without need */
+	Buffer		visibility;		/* page of the visibility map last looked at */
 	bool		begun;
 	bool		done;
 	int64		position;		/* of the current row */
@@ -218,8 +268,10 @@ struct EsMatchScan
 	int64		next;			/* where it goes on */
 	ItemWalk   *walks;
 	int			nwalks;
+	int64		border;			/* archived up to here, if the snapshot is fixed */
 	IndexScanDesc fetch;		/* of the events themselves, by position */
-	TupleTableSlot *slot;		/* the current event */
+	TupleTableSlot *slot;		/* the current event of es_event */
+	EsScan	   *archived;		/* of the current event, where it is archived */
 };
 
 /* Is a behind b, in the direction of the walk? */
@@ -229,26 +281,67 @@ is_behind(const EsMatchScan *scan, int64 a, int64 b)
 	return ScanDirectionIsForward(scan->direction) ? a < b : a > b;
 }
 
+/* Be ready to walk a tag, or the log (NULL); with_type: to tell the rows' types. */
 static void
-cursor_init(EsMatchScan *scan, Cursor *cursor, text *tag)
+cursor_init(EsMatchScan *scan, Cursor *cursor, text *tag, bool with_type)
 {
 	bool		forward = ScanDirectionIsForward(scan->direction);
 
-	cursor->heap = tag == NULL ? scan->event : scan->event_tag;
-	cursor->position_attno = tag == NULL ? ES_EVENT_POSITION : ES_EVENT_TAG_POSITION;
-	cursor->type_attno = tag == NULL ? ES_EVENT_EVENT_TYPE : ES_EVENT_TAG_EVENT_TYPE;
-	if (tag != NULL)
-		ScanKeyEntryInitialize(&cursor->keys[cursor->nkeys++], 0, 1,
-							   BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
-							   F_TEXTEQ, PointerGetDatum(tag));
-	ScanKeyInit(&cursor->keys[cursor->nkeys], cursor->nkeys + 1,
+	cursor->along_log = tag == NULL;
+	if (cursor->along_log)
+		return;
+	ScanKeyEntryInitialize(&cursor->keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, PointerGetDatum(tag));
+	ScanKeyInit(&cursor->keys[1], 2,
 				forward ? BTGreaterEqualStrategyNumber : BTLessEqualStrategyNumber,
 				forward ? F_INT8GE : F_INT8LE, Int64GetDatum(0));
-	cursor->nkeys++;
-	cursor->slot = table_slot_create(cursor->heap, NULL);
-	cursor->scan = EsIndexBeginScan(cursor->heap,
-									tag == NULL ? scan->position_key : scan->tag_key,
-									scan->snapshot, cursor->nkeys);
+	cursor->slot = table_slot_create(scan->event_tag, NULL);
+	cursor->scan = EsIndexBeginScan(scan->event_tag, scan->tag_key, scan->snapshot, 2);
+	cursor->index_only = !with_type;
+	cursor->scan->xs_want_itup = cursor->index_only;
+	cursor->visibility = InvalidBuffer;
+}
+
+static void
+cursor_end(Cursor *cursor)
+{
+	if (cursor->log != NULL)
+		EsScanEnd(cursor->log);
+	cursor->log = NULL;
+	if (cursor->along_log)
+		return;
+	if (BufferIsValid(cursor->visibility))
+		ReleaseBuffer(cursor->visibility);
+	index_endscan(cursor->scan);
+	ExecDropSingleTupleTableSlot(cursor->slot);
+}
+
+/*
+ * Move to the next entry of a tag in the index whose row the snapshot sees.
+ * Where all of a page is visible to everybody, the row need not be fetched.
+ * A row is never updated, so that there is at most one to an entry.
+ */
+static bool
+next_entry(EsMatchScan *scan, Cursor *cursor)
+{
+	ItemPointer tid;
+	bool		isnull;
+
+	while ((tid = index_getnext_tid(cursor->scan, scan->direction)) != NULL)
+	{
+		BlockNumber block = ItemPointerGetBlockNumber(tid);
+
+		CHECK_FOR_INTERRUPTS();
+		if (VM_ALL_VISIBLE(scan->event_tag, block, &cursor->visibility))
+			PredicateLockPage(scan->event_tag, block, scan->snapshot);
+		else if (!index_fetch_heap(cursor->scan, cursor->slot))
+			continue;
+		cursor->position = DatumGetInt64(index_getattr(cursor->scan->xs_itup, 2,
+													   cursor->scan->xs_itupdesc,
+													   &isnull));
+		return true;
+	}
+	return false;
 }
 
 /* Move to the next row; false, and done, when there is none. */
@@ -258,14 +351,42 @@ cursor_step(EsMatchScan *scan, Cursor *cursor)
 	bool		isnull;
 
 	CHECK_FOR_INTERRUPTS();
-	if (!index_getnext_slot(cursor->scan, scan->direction, cursor->slot))
+	if (cursor->index_only)
+	{
+		cursor->done = !next_entry(scan, cursor);
+		return !cursor->done;
+	}
+	if (cursor->along_log)
+		cursor->slot = EsScanNext(cursor->log);
+	if (cursor->along_log ? cursor->slot == NULL :
+		!index_getnext_slot(cursor->scan, scan->direction, cursor->slot))
 	{
 		cursor->done = true;
 		return false;
 	}
-	cursor->position = DatumGetInt64(slot_getattr(cursor->slot,
-												  cursor->position_attno, &isnull));
+	cursor->position = DatumGetInt64(slot_getattr(cursor->slot, cursor->along_log ?
+												  (int) ES_EVENT_POSITION : (int) ES_EVENT_TAG_POSITION,
+												  &isnull));
 	return true;
+}
+
+/* Begin anew at a position. */
+static void
+cursor_restart(EsMatchScan *scan, Cursor *cursor, int64 position)
+{
+	bool		forward = ScanDirectionIsForward(scan->direction);
+
+	cursor->begun = true;
+	if (!cursor->along_log)
+	{
+		cursor->keys[1].sk_argument = Int64GetDatum(position);
+		index_rescan(cursor->scan, cursor->keys, 2, NULL, 0);
+		return;
+	}
+	cursor_end(cursor);
+	cursor->log = EsScanPositions(scan->event, scan->snapshot,
+								  forward ? position : scan->last,
+								  forward ? scan->last : position, scan->direction);
 }
 
 /*
@@ -286,9 +407,7 @@ cursor_seek(EsMatchScan *scan, Cursor *cursor, int64 position)
 		if (!is_behind(scan, cursor->position, position))
 			return true;
 	}
-	cursor->begun = true;
-	cursor->keys[cursor->nkeys - 1].sk_argument = Int64GetDatum(position);
-	index_rescan(cursor->scan, cursor->keys, cursor->nkeys, NULL, 0);
+	cursor_restart(scan, cursor, position);
 	return cursor_step(scan, cursor);
 }
 
@@ -300,9 +419,10 @@ type_matches(const EsBoundaryItem *item, const Cursor *cursor)
 
 	if (item->ntypes == 0)
 		return true;
-	type = DatumGetTextPP(slot_getattr(cursor->slot, cursor->type_attno, &isnull));
-	return bsearch(&type, item->types, item->ntypes, sizeof(text *),
-				   compare_names) != NULL;
+	type = DatumGetTextPP(slot_getattr(cursor->slot, cursor->along_log ?
+									   (int) ES_EVENT_EVENT_TYPE : (int) ES_EVENT_TAG_EVENT_TYPE,
+									   &isnull));
+	return is_among(type, item->types, item->ntypes);
 }
 
 /* Move the item to its first match at or past a position, or to its end. */
@@ -339,7 +459,8 @@ walk_init(EsMatchScan *scan, ItemWalk *walk, const EsBoundaryItem *item)
 	walk->ncursors = Max(item->ntags, 1);
 	walk->cursors = palloc0(walk->ncursors * sizeof(Cursor));
 	for (int i = 0; i < walk->ncursors; i++)
-		cursor_init(scan, &walk->cursors[i], item->ntags == 0 ? NULL : item->tags[i]);
+		cursor_init(scan, &walk->cursors[i], item->ntags == 0 ? NULL : item->tags[i],
+					i == 0 && item->ntypes > 0);
 }
 
 static void
@@ -373,6 +494,7 @@ EsMatchBegin(Relation event, const EsStore *store, const EsBoundary *query,
 	scan->direction = direction;
 	scan->next = first;
 	scan->last = last;
+	scan->border = IsMVCCSnapshot(snapshot) ? EsArchiveLastPosition(snapshot) : 0;
 	scan->slot = table_slot_create(event, NULL);
 	scan->fetch = EsIndexBeginScan(event, scan->position_key, snapshot, 1);
 	scan->nwalks = query->nitems;
@@ -402,14 +524,32 @@ nearest_walk(EsMatchScan *scan)
 	return nearest;
 }
 
-static bool
+/* Read an event that a tag has led to, from where it is; NULL if nowhere. */
+static TupleTableSlot *
 fetch_event(EsMatchScan *scan, int64 position)
 {
 	ScanKeyData key;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(position));
-	index_rescan(scan->fetch, &key, 1, NULL, 0);
-	return index_getnext_slot(scan->fetch, ForwardScanDirection, scan->slot);
+	if (position > scan->border)
+	{
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(position));
+		index_rescan(scan->fetch, &key, 1, NULL, 0);
+		if (index_getnext_slot(scan->fetch, ForwardScanDirection, scan->slot))
+			return scan->slot;
+		if (IsMVCCSnapshot(scan->snapshot))
+			return NULL;
+	}
+	scan->archived = EsScanPositions(scan->event, scan->snapshot, position, position,
+									 ForwardScanDirection);
+	return EsScanNext(scan->archived);
+}
+
+static void
+forget_event(EsMatchScan *scan)
+{
+	if (scan->archived != NULL)
+		EsScanEnd(scan->archived);
+	scan->archived = NULL;
 }
 
 /*
@@ -421,17 +561,21 @@ TupleTableSlot *
 EsMatchNext(EsMatchScan *scan, int64 *position, int *item)
 {
 	ItemWalk   *walk;
+	TupleTableSlot *slot;
 
 	while ((walk = nearest_walk(scan)) != NULL)
 	{
 		scan->next = walk->position +
 			(ScanDirectionIsForward(scan->direction) ? 1 : -1);
-		if (!fetch_event(scan, walk->position))
+		forget_event(scan);
+		slot = walk->cursors->along_log ? walk->cursors->slot :
+			fetch_event(scan, walk->position);
+		if (slot == NULL)
 			continue;			/* a tag without its event: es_check() tells */
 		*position = walk->position;
 		if (item != NULL)
 			*item = (int) (walk - scan->walks) + 1;
-		return scan->slot;
+		return slot;
 	}
 	return NULL;
 }
@@ -441,10 +585,8 @@ EsMatchEnd(EsMatchScan *scan)
 {
 	for (int i = 0; i < scan->nwalks; i++)
 		for (int j = 0; j < scan->walks[i].ncursors; j++)
-		{
-			index_endscan(scan->walks[i].cursors[j].scan);
-			ExecDropSingleTupleTableSlot(scan->walks[i].cursors[j].slot);
-		}
+			cursor_end(&scan->walks[i].cursors[j]);
+	forget_event(scan);
 	index_endscan(scan->fetch);
 	ExecDropSingleTupleTableSlot(scan->slot);
 	index_close(scan->position_key, NoLock);

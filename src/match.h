@@ -8,6 +8,7 @@
 
 #include "access/sdir.h"
 #include "executor/tuptable.h"
+#include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
 
@@ -36,7 +37,10 @@ typedef struct EsBoundary
 /* A walk along the events that match; see EsMatchBegin. */
 typedef struct EsMatchScan EsMatchScan;
 
+extern int	EsNamesMakeSet(text **names, int n);
 extern EsBoundary *EsBoundaryParse(Jsonb *json);
+extern bool EsBoundaryMatches(const EsBoundary *query, text *event_type,
+							  ArrayType *tags);
 
 extern EsMatchScan *EsMatchBegin(Relation event, const EsStore *store,
 								 const EsBoundary *query, Snapshot snapshot,

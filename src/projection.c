@@ -65,6 +65,7 @@ PG_FUNCTION_INFO_V1(es_create_projection);
 PG_FUNCTION_INFO_V1(es_drop_projection);
 PG_FUNCTION_INFO_V1(es_on);
 PG_FUNCTION_INFO_V1(es_on_batch);
+PG_FUNCTION_INFO_V1(es_drop_handler);
 PG_FUNCTION_INFO_V1(es_pause_projection);
 PG_FUNCTION_INFO_V1(es_resume_projection);
 PG_FUNCTION_INFO_V1(es_projection_guard);
@@ -573,6 +574,40 @@ es_on_batch(PG_FUNCTION_ARGS)
 {
 	add_to_projection(text_to_cstring(PG_GETARG_TEXT_PP(0)), NULL,
 					  text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	PG_RETURN_VOID();
+}
+
+/*
+ * es_drop_handler(projection text, event_type text, if_exists boolean)
+ *
+ * The handlers of one event type, or without it those that run once a batch.
+ */
+Datum
+es_drop_handler(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_argument(fcinfo, 0, "projection");
+	char	   *event_type = PG_ARGISNULL(1) ? NULL : text_argument(fcinfo, 1, "event_type");
+	EsQuery		query = {0};
+
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", "if_exists")));
+	SPI_connect();
+	open_for_change(name);
+	EsQueryAddText(&query, name);
+	EsQueryAddText(&query, event_type);
+	if (EsQueryRun("DELETE FROM @es_projection_handler"
+				   " WHERE projection = $1 AND event_type IS NOT DISTINCT FROM $2",
+				   &query) == 0)
+		ereport(PG_GETARG_BOOL(2) ? NOTICE : ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 event_type == NULL ?
+				 errmsg("projection \"%s\" has no handler for batches", name) :
+				 errmsg("projection \"%s\" has no handler for events of type \"%s\"",
+						name, event_type)));
+	SPI_finish();
+	EsProjectionChanged();
 	PG_RETURN_VOID();
 }
 

@@ -23,8 +23,11 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "epoch.h"
+#include "definition.h"
 #include "lifecycle.h"
 #include "log.h"
+#include "scan.h"
 #include "stream.h"
 #include "upcast.h"
 
@@ -46,23 +49,6 @@ typedef struct EventFilter
 PG_FUNCTION_INFO_V1(es_read_stream);
 PG_FUNCTION_INFO_V1(es_read_all);
 
-/* A count or place that must not be negative; the default where it is null. */
-static int64
-natural_argument(FunctionCallInfo fcinfo, int n, const char *name,
-				 int64 default_value)
-{
-	int64		value;
-
-	if (PG_ARGISNULL(n))
-		return default_value;
-	value = PG_GETARG_INT64(n);
-	if (value < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" must not be negative", name)));
-	return value;
-}
-
 /* Begin to return rows: where they are to be put. */
 static Tuplestorestate *
 begin_rows(FunctionCallInfo fcinfo)
@@ -80,77 +66,69 @@ begin_rows(FunctionCallInfo fcinfo)
 	return rsinfo->setResult;
 }
 
-static IndexScanDesc
-begin_stream_scan(Relation event, Relation stream_key, text *stream_id,
-				  int64 from_version, bool backwards)
+static void
+read_stream(Relation event, text *stream_id, int64 from_version, int64 max_count,
+			bool backwards, bool raw, Tuplestorestate *rows)
 {
-	IndexScanDesc scan;
-	ScanKeyData keys[2];
-	int			nkeys = 1;
+	Snapshot	snapshot = GetActiveSnapshot();
+	int64		first = EsStreamFirstShown(event, stream_id, snapshot);
+	int64		last = PG_INT64_MAX;
+	EsUpcast   *upcast = raw ? NULL : EsUpcastBegin(RelationGetDescr(event), true);
+	TupleTableSlot *slot;
+	EsScan	   *scan;
 
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ,
-						   PointerGetDatum(stream_id));
-	if (from_version > 0)
-	{
-		ScanKeyInit(&keys[1], 2,
-					backwards ? BTLessStrategyNumber : BTGreaterStrategyNumber,
-					backwards ? F_INT8LT : F_INT8GT,
-					Int64GetDatum(from_version));
-		nkeys = 2;
-	}
-	scan = EsIndexBeginScan(event, stream_key, GetActiveSnapshot(), nkeys);
-	index_rescan(scan, keys, nkeys, NULL, 0);
-	return scan;
+	if (backwards && from_version > 0)
+		last = from_version - 1;
+	else if (!backwards)
+		first = Max(first, Min(from_version, PG_INT64_MAX - 1) + 1);
+	scan = EsScanStream(event, snapshot, stream_id, first, last,
+						backwards ? BackwardScanDirection : ForwardScanDirection);
+	for (int64 n = 0; n < max_count && (slot = EsScanNext(scan)) != NULL; n++)
+		tuplestore_puttupleslot(rows, EsUpcastSlot(upcast, slot));
+	EsUpcastEnd(upcast);
+	EsScanEnd(scan);
 }
 
-static bool
-is_below(TupleTableSlot *slot, int64 version)
+/*
+ * May a reader go on from this version, which it was told in this epoch?  A
+ * version is as good as the position of its event; one that a later epoch
+ * does not have is good only as long as none has begun.
+ */
+static void
+check_epoch(Relation event, const EsStore *store, text *stream_id,
+			int64 version, int64 epoch)
 {
+	int64		fork = EsEpochFork(event, store, epoch);
+	bool		is_good = version == 0 || fork == PG_INT64_MAX;
 	bool		isnull;
 
-	return version > 1 &&
-		DatumGetInt64(slot_getattr(slot, ES_EVENT_VERSION, &isnull)) < version;
-}
-
-static void
-read_stream(Relation event, const EsStore *store, text *stream_id,
-			int64 from_version, int64 max_count, bool backwards, bool raw,
-			Tuplestorestate *rows)
-{
-	Relation	stream_key = index_open(store->stream_key, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(event, NULL);
-	int64		first = EsStreamFirstShown(event, stream_id, GetActiveSnapshot());
-	ScanDirection direction = backwards ? BackwardScanDirection : ForwardScanDirection;
-	EsUpcast   *upcast = raw ? NULL : EsUpcastBegin(RelationGetDescr(event), true);
-	IndexScanDesc scan;
-
-	if (!backwards)
-		from_version = Max(from_version, first - 1);
-	scan = begin_stream_scan(event, stream_key, stream_id, from_version, backwards);
-	for (int64 n = 0; n < max_count && index_getnext_slot(scan, direction, slot); n++)
+	if (!is_good)
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (backwards && is_below(slot, first))
-			break;
-		tuplestore_puttupleslot(rows, EsUpcastSlot(upcast, slot));
+		EsScan	   *scan = EsScanStream(event, GetActiveSnapshot(), stream_id,
+										version, version, ForwardScanDirection);
+		TupleTableSlot *slot = EsScanNext(scan);
+
+		is_good = slot != NULL &&
+			DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull)) <= fork;
+		EsScanEnd(scan);
 	}
-	EsUpcastEnd(upcast);
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(stream_key, AccessShareLock);
+	if (!is_good)
+		EsEpochReportLeft(psprintf("version " INT64_FORMAT " of stream \"%s\"",
+								   version, text_to_cstring(stream_id)),
+						  epoch, fork);
 }
 
 /*
  * es_read_stream(stream_id text, from_version bigint, max_count bigint,
- *				  backwards boolean, raw boolean) → SETOF es_event
+ *				  backwards boolean, raw boolean, epoch bigint)
+ *		→ SETOF es_event
  */
 Datum
 es_read_stream(PG_FUNCTION_ARGS)
 {
 	const EsStore *store;
-	int64		from_version = natural_argument(fcinfo, 1, "from_version", 0);
-	int64		max_count = natural_argument(fcinfo, 2, "max_count", PG_INT64_MAX);
+	int64		from_version = EsNaturalArgument(fcinfo, 1, "from_version", 0);
+	int64		max_count = EsNaturalArgument(fcinfo, 2, "max_count", PG_INT64_MAX);
 	bool		backwards = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	Relation	event;
 
@@ -160,7 +138,10 @@ es_read_stream(PG_FUNCTION_ARGS)
 				 errmsg("argument \"%s\" must not be null", "stream_id")));
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
-	read_stream(event, store, PG_GETARG_TEXT_PP(0), from_version, max_count,
+	if (!PG_ARGISNULL(5))
+		check_epoch(event, store, PG_GETARG_TEXT_PP(0), from_version,
+					PG_GETARG_INT64(5));
+	read_stream(event, PG_GETARG_TEXT_PP(0), from_version, max_count,
 				backwards, !PG_ARGISNULL(4) && PG_GETARG_BOOL(4),
 				begin_rows(fcinfo));
 	table_close(event, NoLock);	/* kept: the rows may point to its TOAST table */
@@ -246,7 +227,7 @@ filter_arguments(FunctionCallInfo fcinfo)
 
 /*
  * es_read_all(from_position bigint, max_count bigint, event_types text[],
- *			   category text, raw boolean) → SETOF es_event
+ *			   category text, raw boolean, epoch bigint) → SETOF es_event
  *
  * log.c says which events may be shown, and why none is missed.
  */
@@ -254,8 +235,8 @@ Datum
 es_read_all(PG_FUNCTION_ARGS)
 {
 	const EsStore *store;
-	int64		from_position = natural_argument(fcinfo, 0, "from_position", 0);
-	int64		max_count = natural_argument(fcinfo, 1, "max_count", PG_INT64_MAX);
+	int64		from_position = EsNaturalArgument(fcinfo, 0, "from_position", 0);
+	int64		max_count = EsNaturalArgument(fcinfo, 1, "max_count", PG_INT64_MAX);
 	EventFilter filter = filter_arguments(fcinfo);
 	Tuplestorestate *rows;
 	Relation	event;
@@ -265,6 +246,8 @@ es_read_all(PG_FUNCTION_ARGS)
 
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
+	if (!PG_ARGISNULL(5))
+		EsEpochCheck(event, store, PG_GETARG_INT64(5), from_position);
 	rows = begin_rows(fcinfo);
 
 	if (PG_ARGISNULL(4) || !PG_GETARG_BOOL(4))

@@ -143,8 +143,10 @@ together(ArrayType *a, ArrayType *b)
 	int			nright = EsTagsDeconstruct(b, &right);
 	Datum	   *all = palloc((nleft + nright + 1) * sizeof(Datum));
 
-	memcpy(all, left, nleft * sizeof(Datum));
-	memcpy(all + nleft, right, nright * sizeof(Datum));
+	for (int i = 0; i < nleft; i++)
+		all[i] = left[i];
+	for (int i = 0; i < nright; i++)
+		all[nleft + i] = right[i];
 	return EsCheckTags(construct_array(all, nleft + nright, TEXTOID, -1, false,
 									   TYPALIGN_INT));
 }

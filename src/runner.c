@@ -44,6 +44,7 @@
 #include "query.h"
 #include "runner.h"
 #include "snapshot.h"
+#include "subscription.h"
 
 /* Setting: events that one transaction takes. */
 static int	batch_size = 10000;
@@ -559,14 +560,11 @@ replay_event(EsRunner *runner, Relation event, int64 position)
 	return true;
 }
 
-/*
- * es_replay_parked(projection text) → bigint
- */
-Datum
-es_replay_parked(PG_FUNCTION_ARGS)
+/* Try a projection's parked events again, or only these; how many succeeded. */
+static int64
+replay_projection(const char *name, const char *stream_id, int64 position)
 {
-	EsRunner	runner = {.name = text_to_cstring(PG_GETARG_TEXT_PP(0)),
-	.parked = "@es_parked",.context = CurrentMemoryContext};
+	EsRunner	runner = {.name = name,.parked = "@es_parked",.context = CurrentMemoryContext};
 	EsQuery		query = {0};
 	Relation	event;
 	int64	   *positions;
@@ -576,8 +574,11 @@ es_replay_parked(PG_FUNCTION_ARGS)
 	SPI_connect();
 	runner.projection = EsProjectionLock(runner.name);
 	EsQueryAddText(&query, runner.name);
-	n = EsQueryRun("SELECT position FROM @es_parked WHERE projection = $1 ORDER BY position",
-				   &query);
+	EsQueryAddText(&query, stream_id);
+	EsQueryAddInt64(&query, position);
+	n = EsQueryRun("SELECT position FROM @es_parked WHERE projection = $1"
+				   " AND ($2 IS NULL OR stream_id = $2) AND ($3 = 0 OR position = $3)"
+				   " ORDER BY position", &query);
 	positions = palloc(Max(n, 1) * sizeof(int64));
 	for (int64 i = 0; i < n; i++)
 		positions[i] = EsQueryInt64(i, 1);
@@ -587,5 +588,68 @@ es_replay_parked(PG_FUNCTION_ARGS)
 	table_close(event, AccessShareLock);
 	EsProjectionFree(runner.projection);
 	SPI_finish();
-	PG_RETURN_INT64(done);
+	return done;
+}
+
+/* Is there a projection of this name? */
+static bool
+is_projection(const char *name)
+{
+	EsQuery		query = {0};
+	bool		found;
+
+	SPI_connect();
+	EsQueryAddText(&query, name);
+	found = EsQueryRun("SELECT FROM @es_projection WHERE name = $1", &query) > 0;
+	SPI_finish();
+	return found;
+}
+
+/* Does the name mean a subscription?  42704 and 42725 where it is not clear. */
+static bool
+means_subscription(const char *name, const char *kind)
+{
+	bool		projection;
+	bool		subscription;
+
+	if (kind != NULL && strcmp(kind, "projection") != 0 && strcmp(kind, "subscription") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid %s \"%s\"", "kind", kind),
+				 errhint("Use projection or subscription.")));
+	if (kind != NULL)
+		return strcmp(kind, "subscription") == 0;
+	projection = is_projection(name);
+	subscription = EsSubscriptionFind(name, true) != NULL;
+	if (projection && subscription)
+		ereport(ERROR,
+				(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
+				 errmsg("both a projection and a subscription are called \"%s\"", name),
+				 errhint("Give kind => 'projection' or kind => 'subscription'.")));
+	if (!projection && !subscription)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no projection or subscription is called \"%s\"", name)));
+	return subscription;
+}
+
+/*
+ * es_replay_parked(name text, stream_id text, position bigint, kind text) → bigint
+ */
+Datum
+es_replay_parked(PG_FUNCTION_ARGS)
+{
+	char	   *stream_id = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	int64		position = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
+	char	   *name;
+
+	EsRequireArgument(fcinfo, 0, "name");
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (!PG_ARGISNULL(2) && position < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must be positive", "position")));
+	if (means_subscription(name, PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3))))
+		PG_RETURN_INT64(EsSubscriptionReplay(name, stream_id, position));
+	PG_RETURN_INT64(replay_projection(name, stream_id, position));
 }

@@ -58,8 +58,9 @@ typedef struct TableParts
 char *
 EsShadowSchema(const char *name)
 {
-	return psprintf("es_shadow_%016" INT64_MODIFIER "x",
-					hash_bytes_extended((const unsigned char *) name, strlen(name), 0));
+	uint64		hash = hash_bytes_extended((const unsigned char *) name, strlen(name), 0);
+
+	return psprintf("es_shadow_%016llx", (unsigned long long) hash);
 }
 
 static RangeVar *

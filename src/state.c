@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "category.h"
 #include "fold.h"
 #include "snapshot.h"
 
@@ -119,6 +120,7 @@ es_history(PG_FUNCTION_ARGS)
 	EsFoldBegin(&fold, call.aggregate, call.event, call.stream_id,
 				GetActiveSnapshot());
 	fold.limit = call.limit;
+	fold.show_all = true;
 	EsFoldScan(&fold, 0);
 	while (EsFoldNext(&fold))
 		put_history((ReturnSetInfo *) fcinfo->resultinfo, &fold);

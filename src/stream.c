@@ -28,7 +28,9 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "archive.h"
 #include "compat.h"
+#include "scan.h"
 #include "point.h"
 #include "stream.h"
 
@@ -358,6 +360,17 @@ merge_keys(EsLockKey *keys, int nkeys)
 	return kept;
 }
 
+/* Does this transaction hold the lock, or one that includes it? */
+static bool
+is_held(const EsLockKey *key)
+{
+	LOCKTAG		tag;
+
+	EsLockKeyTag(key, &tag);
+	return EsLockIsHeld(&tag, key->mode) ||
+		(key->kind == ES_LOCK_TAG && EsLockIsHeld(&tag, ShareRowExclusiveLock));
+}
+
 /* May this transaction take these locks singly?  Those it has are free. */
 static bool
 within_budget(const EsLockKey *keys, int nkeys)
@@ -367,13 +380,7 @@ within_budget(const EsLockKey *keys, int nkeys)
 	if (stream_locks <= max_stream_locks - nkeys)
 		return true;
 	for (int i = 0; i < nkeys; i++)
-	{
-		LOCKTAG		tag;
-
-		EsLockKeyTag(&keys[i], &tag);
-		if (!EsLockIsHeld(&tag, keys[i].mode))
-			wanted++;
-	}
+		wanted += !is_held(&keys[i]);
 	return wanted == 0 || stream_locks <= max_stream_locks - wanted;
 }
 
@@ -422,6 +429,33 @@ EsLockKeys(const EsStore *store, EsLockKey *keys, int nkeys)
 	EsGateEnter(store);
 }
 
+/*
+ * Take locks on top of those of EsLockKeys, behind the gate, where nobody may
+ * be waited for.  False if some of them cannot be had now; the others may
+ * have been taken.
+ */
+bool
+EsLockKeysTry(const EsStore *store, EsLockKey *keys, int nkeys)
+{
+	if (gate_lxid == EsCurrentLxid())
+		return true;
+	nkeys = merge_keys(keys, nkeys);
+	if (!within_budget(keys, nkeys))
+		return false;
+	for (int i = 0; i < nkeys; i++)
+	{
+		LOCKTAG		tag;
+
+		if (is_held(&keys[i]))
+			continue;
+		EsLockKeyTag(&keys[i], &tag);
+		if (LockAcquire(&tag, keys[i].mode, false, true) == LOCKACQUIRE_NOT_AVAIL)
+			return false;
+		stream_locks++;
+	}
+	return true;
+}
+
 /* EsLockKeys for an append to one stream, without tags. */
 void
 EsStreamLock(const EsStore *store, const text *stream_id)
@@ -432,8 +466,8 @@ EsStreamLock(const EsStore *store, const text *stream_id)
 }
 
 /*
- * Read the stream's last event that the snapshot sees into the slot, if its
- * version is at least from.
+ * Read the stream's last event that the snapshot sees into the slot, if it is
+ * in es_event and its version is at least from.
  */
 static bool
 last_event(Relation event, Relation stream_key, text *stream_id, int64 from,
@@ -492,15 +526,16 @@ head_of_slot(TupleTableSlot *slot)
 
 /* Where the stream stands as of the snapshot. */
 EsStreamHead
-EsStreamHeadRead(Relation event, Relation stream_key, text *stream_id,
-				 Snapshot snapshot)
+EsStreamHeadRead(Relation event, text *stream_id, Snapshot snapshot)
 {
-	TupleTableSlot *slot = table_slot_create(event, NULL);
+	EsScan	   *scan = EsScanStream(event, snapshot, stream_id, 1, PG_INT64_MAX,
+									BackwardScanDirection);
+	TupleTableSlot *slot = EsScanNext(scan);
 	EsStreamHead head = {0, 0};
 
-	if (last_event(event, stream_key, stream_id, 0, snapshot, slot))
+	if (slot != NULL)
 		head = head_of_slot(slot);
-	ExecDropSingleTupleTableSlot(slot);
+	EsScanEnd(scan);
 	return head;
 }
 
@@ -509,46 +544,69 @@ bool
 EsStreamEventRead(Relation event, text *stream_id, int64 version,
 				  Snapshot snapshot, EsEventKey *found)
 {
-	Relation	stream_key = index_open(EsStoreGet()->stream_key, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(event, NULL);
-	IndexScanDesc scan = EsIndexBeginScan(event, stream_key, snapshot, 2);
-	ScanKeyData keys[2];
-	bool		exists;
+	EsScan	   *scan = EsScanStream(event, snapshot, stream_id, version, version,
+									ForwardScanDirection);
+	TupleTableSlot *slot = EsScanNext(scan);
 	bool		isnull;
 
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ,
-						   PointerGetDatum(stream_id));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(version));
-	index_rescan(scan, keys, 2, NULL, 0);
-	exists = index_getnext_slot(scan, ForwardScanDirection, slot);
-	if (exists)
+	if (slot != NULL)
 	{
 		found->recorded_at = DatumGetTimestampTz(slot_getattr(slot, ES_EVENT_RECORDED_AT,
 															  &isnull));
 		found->event_id = *DatumGetUUIDP(slot_getattr(slot, ES_EVENT_EVENT_ID,
 													  &isnull));
 	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(stream_key, AccessShareLock);
-	return exists;
+	EsScanEnd(scan);
+	return slot != NULL;
 }
 
 /* Did the event in the slot commit after this transaction's snapshot? */
 static bool
 is_after_xact_snapshot(Relation event, TupleTableSlot *slot)
 {
-	bool		isnull;
-	TransactionId xmin;
+	return IsolationUsesXactSnapshot() && !EsScanIsOwn(slot) &&
+		!EsScanIsSeen(event, slot, GetTransactionSnapshot());
+}
 
-	if (!IsolationUsesXactSnapshot())
-		return false;
-	xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber,
-												 &isnull));
-	return !TransactionIdIsCurrentTransactionId(xmin) &&
-		!table_tuple_satisfies_snapshot(event, slot, GetTransactionSnapshot());
+/*
+ * Where the stream stands, by its last event.  40001 in REPEATABLE READ and
+ * SERIALIZABLE when it moved past the transaction's snapshot: what the caller
+ * decided on is no longer true.
+ */
+static EsStreamHead
+checked_head(Relation event, text *stream_id, TupleTableSlot *slot)
+{
+	EsStreamHead head = head_of_slot(slot);
+
+	if (ES_BUG != 10 && is_after_xact_snapshot(event, slot))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not append to stream \"%s\" due to concurrent append",
+						text_to_cstring(stream_id)),
+				 errdetail("The stream is at version " INT64_FORMAT ", newer than this transaction's snapshot.",
+						   head.version),
+				 errhint("Roll back, read the stream again and decide again."),
+				 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
+									"es_expected_version")));
+	return head;
+}
+
+/* The same for a stream that has no events in es_event; asked after that. */
+static EsStreamHead
+archived_head(Relation event, text *stream_id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(EsStoreGet()->archive_segment));
+	EsArchiveRead *read = EsArchiveReadStream(RelationGetDescr(event), snapshot,
+											  stream_id, 1, PG_INT64_MAX,
+											  BackwardScanDirection);
+	TupleTableSlot *slot = EsArchiveReadNext(read);
+	EsStreamHead head = {0, 0};
+
+	if (slot != NULL)
+		head = checked_head(event, stream_id, slot);
+	EsArchiveReadEnd(read);
+	UnregisterSnapshot(snapshot);
+	return head;
 }
 
 /*
@@ -556,31 +614,18 @@ is_after_xact_snapshot(Relation event, TupleTableSlot *slot)
  * all that this transaction wrote, the running command included, which only
  * SnapshotSelf shows.  The caller holds the stream's lock, so no other
  * transaction can add to it meanwhile.
- *
- * 40001 in REPEATABLE READ and SERIALIZABLE when the stream moved past the
- * transaction's snapshot: what the caller decided on is no longer true.
  */
 EsStreamHead
 EsStreamHeadForAppend(Relation event, Relation stream_key, text *stream_id)
 {
 	TupleTableSlot *slot = table_slot_create(event, NULL);
+	Snapshot	snapshot = ES_BUG == 9 ? GetActiveSnapshot() : SnapshotSelf;
 	EsStreamHead head = {0, 0};
 
-	if (last_event_hinted(event, stream_key, stream_id,
-						  ES_BUG == 9 ? GetActiveSnapshot() : SnapshotSelf, slot))
-	{
-		head = head_of_slot(slot);
-		if (ES_BUG != 10 && is_after_xact_snapshot(event, slot))
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not append to stream \"%s\" due to concurrent append",
-							text_to_cstring(stream_id)),
-					 errdetail("The stream is at version " INT64_FORMAT ", newer than this transaction's snapshot.",
-							   head.version),
-					 errhint("Roll back, read the stream again and decide again."),
-					 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
-										"es_expected_version")));
-	}
+	if (last_event_hinted(event, stream_key, stream_id, snapshot, slot))
+		head = checked_head(event, stream_id, slot);
+	else if (!EsArchiveIsEmpty())
+		head = archived_head(event, stream_id);
 	ExecDropSingleTupleTableSlot(slot);
 	return head;
 }
@@ -593,7 +638,6 @@ es_stream_version(PG_FUNCTION_ARGS)
 {
 	const EsStore *store;
 	Relation	event;
-	Relation	stream_key;
 	EsStreamHead head;
 
 	if (PG_ARGISNULL(0))
@@ -602,10 +646,7 @@ es_stream_version(PG_FUNCTION_ARGS)
 				 errmsg("argument \"%s\" must not be null", "stream_id")));
 	event = EsEventOpen(&store, AccessShareLock);
 	EsCheckPrivilege(event, ACL_SELECT);
-	stream_key = index_open(store->stream_key, AccessShareLock);
-	head = EsStreamHeadRead(event, stream_key, PG_GETARG_TEXT_PP(0),
-							GetActiveSnapshot());
-	index_close(stream_key, AccessShareLock);
+	head = EsStreamHeadRead(event, PG_GETARG_TEXT_PP(0), GetActiveSnapshot());
 	table_close(event, AccessShareLock);
 	PG_RETURN_INT64(head.version);
 }

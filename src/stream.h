@@ -29,6 +29,9 @@
 #define ES_LOCK_WORKER 0xE504
 #define ES_LOCK_REBUILD 0xE505
 #define ES_LOCK_TAG 0xE506
+#define ES_LOCK_SUBSCRIPTION 0xE507
+#define ES_LOCK_ARCHIVE 0xE508
+#define ES_LOCK_EPOCH 0xE50A
 
 /* How long appends may be kept waiting by who waits for the gate. */
 #define ES_GATE_PATIENCE 30		/* ms */
@@ -86,11 +89,12 @@ extern void EsGateClose(const EsStore *store);
 extern EsLockKey EsLockKeyOf(uint16 kind, const text *name, LOCKMODE mode);
 extern void EsLockKeyTag(const EsLockKey *key, LOCKTAG *tag);
 extern void EsLockKeys(const EsStore *store, EsLockKey *keys, int nkeys);
+extern bool EsLockKeysTry(const EsStore *store, EsLockKey *keys, int nkeys);
 extern bool EsGateTryClose(const EsStore *store, int patience);
 extern void EsGateCloseGently(const EsStore *store);
 extern void EsStreamLock(const EsStore *store, const text *stream_id);
-extern EsStreamHead EsStreamHeadRead(Relation event, Relation stream_key,
-									 text *stream_id, Snapshot snapshot);
+extern EsStreamHead EsStreamHeadRead(Relation event, text *stream_id,
+									 Snapshot snapshot);
 extern bool EsStreamEventRead(Relation event, text *stream_id, int64 version,
 							  Snapshot snapshot, EsEventKey *found);
 extern void EsStreamHint(const text *stream_id, int64 version);

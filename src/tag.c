@@ -133,10 +133,10 @@ EsTagsOfJson(JsonbContainer *json)
 	JsonbIterator *it = JsonbIteratorInit(json);
 	JsonbValue	value;
 	ArrayBuildState *build = initArrayResult(TEXTOID, CurrentMemoryContext, false);
-	JsonbIteratorToken token = JsonbIteratorNext(&it, &value, false);
-	bool		ok = token == WJB_BEGIN_ARRAY && !value.val.array.rawScalar;
+	bool		ok = JsonbIteratorNext(&it, &value, false) == WJB_BEGIN_ARRAY &&
+		!value.val.array.rawScalar;
 
-	while (ok && (token = JsonbIteratorNext(&it, &value, true)) == WJB_ELEM)
+	while (ok && JsonbIteratorNext(&it, &value, true) == WJB_ELEM)
 	{
 		ok = value.type == jbvString;
 		if (ok)

@@ -15,6 +15,8 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -22,16 +24,21 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "boundary_state.h"
 #include "catalog.h"
+#include "category.h"
 #include "decider.h"
+#include "event_type.h"
 #include "fold.h"
+#include "query_template.h"
 #include "snapshot.h"
+#include "tag.h"
 
 /* A command to try. */
 typedef struct Trial
 {
 	const char *aggregate;
-	text	   *stream_id;
+	text	   *stream_id;		/* NULL: none */
 	text	   *command_type;
 	Jsonb	   *command;
 	Jsonb	   *given;			/* events to fold; NULL: the stream's */
@@ -98,37 +105,70 @@ events_of_json(Jsonb *array, const char *argument)
 	return events;
 }
 
-/* A row of es_event as an append would have made it. */
-static void
-fill_event(TupleTableSlot *slot, const Trial *trial, Jsonb *event, int64 version)
+/* The tags that an event of a JSON array comes with. */
+static ArrayType *
+given_tags(Jsonb *event)
+{
+	Jsonb	   *tags = member(event, "tags");
+
+	return tags == NULL ? NULL : EsTagsOfJson(&tags->root);
+}
+
+static Jsonb *
+given_data(Jsonb *event)
 {
 	Jsonb	   *data = member(event, "data");
-	Jsonb	   *metadata = member(event, "metadata");
 
+	return data != NULL ? data :
+		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+}
+
+/* A row of es_event as an append would have made it. */
+static void
+fill_event(TupleTableSlot *slot, const Trial *trial, Jsonb *json, int64 version)
+{
+	Jsonb	   *metadata = member(json, "metadata");
+	text	   *stream_id = string_member(json, "stream");
+	EsNewEvent	event = {.event_type = string_member(json, "type"),.data = given_data(json),
+	.tags = given_tags(json)};
+
+	EsEventTypesAddTags(&event, 1);
+	if (stream_id == NULL)
+		stream_id = trial->stream_id;
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
 	memset(slot->tts_isnull, false, ES_EVENT_DATA * sizeof(bool));
-	if (data == NULL)
-		data = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 	slot->tts_values[ES_EVENT_POSITION - 1] = Int64GetDatum(version);
 	slot->tts_values[ES_EVENT_VERSION - 1] = Int64GetDatum(version);
 	slot->tts_values[ES_EVENT_RECORDED_AT - 1] =
 		TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	slot->tts_values[ES_EVENT_EVENT_ID - 1] = UUIDPGetDatum(palloc0(UUID_LEN));
 	slot->tts_values[ES_EVENT_TYPE_VERSION - 1] = Int32GetDatum(1);
-	slot->tts_values[ES_EVENT_STREAM_ID - 1] = PointerGetDatum(trial->stream_id);
-	slot->tts_values[ES_EVENT_EVENT_TYPE - 1] =
-		PointerGetDatum(string_member(event, "type"));
-	slot->tts_values[ES_EVENT_DATA - 1] = JsonbPGetDatum(data);
+	slot->tts_values[ES_EVENT_STREAM_ID - 1] = PointerGetDatum(stream_id);
+	slot->tts_values[ES_EVENT_EVENT_TYPE - 1] = PointerGetDatum(event.event_type);
+	slot->tts_values[ES_EVENT_DATA - 1] = JsonbPGetDatum(event.data);
 	slot->tts_values[ES_EVENT_METADATA - 1] = JsonbPGetDatum(metadata);
 	slot->tts_isnull[ES_EVENT_METADATA - 1] = metadata == NULL;
+	slot->tts_values[ES_EVENT_TAGS - 1] = PointerGetDatum(event.tags);
+	slot->tts_isnull[ES_EVENT_TAGS - 1] = event.tags == NULL;
 	ExecStoreVirtualTuple(slot);
 }
 
 /* ----- try ----- */
 
+/* Is the event in the slot part of what the command is decided on? */
+static bool
+concerns(const EsBoundary *query, TupleTableSlot *slot)
+{
+	return query == NULL ||
+		EsBoundaryMatches(query,
+						  DatumGetTextPP(slot->tts_values[ES_EVENT_EVENT_TYPE - 1]),
+						  (ArrayType *) DatumGetPointer(slot->tts_values[ES_EVENT_TAGS - 1]));
+}
+
+/* Fold the given events; of a boundary, those that match. */
 static void
-fold_given(EsFold *fold, const Trial *trial)
+fold_given(EsFold *fold, const Trial *trial, const EsBoundary *query)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(fold->event),
 													&TTSOpsVirtual);
@@ -137,9 +177,35 @@ fold_given(EsFold *fold, const Trial *trial)
 	foreach(cell, events_of_json(trial->given, "given"))
 	{
 		fill_event(slot, trial, lfirst(cell), ++fold->version);
-		EsFoldApply(fold->aggregate, slot);
+		if (concerns(query, slot))
+			EsFoldApply(fold->aggregate, slot);
 	}
 	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* Begin the fold of what the command is decided on, and fold it. */
+static void
+fold_trial(EsFold *fold, EsAggregate *aggregate, const Trial *trial,
+		   Relation event)
+{
+	EsBoundary *query = aggregate->boundary == NULL ? NULL :
+		EsQueryTemplateFill(aggregate->boundary, trial->command);
+
+	if (query != NULL)
+		EsFoldBeginBoundary(fold, aggregate, event, trial->command);
+	else if (trial->stream_id != NULL)
+		EsFoldBegin(fold, aggregate, event, trial->stream_id, GetActiveSnapshot());
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", "stream_id"),
+				 errdetail("Aggregate \"%s\" folds streams.", aggregate->name)));
+	if (trial->given != NULL)
+		fold_given(fold, trial, query);
+	else if (query != NULL)
+		(void) EsBoundaryFold(fold, EsStoreGet(), query, GetActiveSnapshot());
+	else
+		EsSnapshotFold(fold);
 }
 
 static void
@@ -149,15 +215,13 @@ decide(Trial *trial, Relation event)
 	EsDecider  *decider = EsDeciderFind(aggregate, trial->command_type);
 	EsFold		fold;
 
-	EsFoldBegin(&fold, aggregate, event, trial->stream_id, GetActiveSnapshot());
-	if (trial->given != NULL)
-		fold_given(&fold, trial);
-	else
-		EsSnapshotFold(&fold);
-	EsDeciderDecide(aggregate, decider, trial->stream_id, trial->command,
-					&trial->decision);
+	fold_trial(&fold, aggregate, trial, event);
+	EsDeciderDecide(aggregate, decider,
+					trial->given != NULL && aggregate->boundary != NULL ? NULL : trial->stream_id,
+					trial->command, &trial->decision);
 	EsFoldEnd(&fold);
 	EsAggregateClose(aggregate);
+	EsEventTypesAddTags(trial->decision.events, trial->decision.nevents);
 }
 
 /* Errors that say nothing about the command. */
@@ -204,8 +268,8 @@ run_trial(Trial *trial, Relation event)
 static void
 put_decision(ReturnSetInfo *result, const EsDecision *decision)
 {
-	Datum		values[5] = {0};
-	bool		nulls[5];
+	Datum		values[6] = {0};
+	bool		nulls[6];
 
 	memset(nulls, true, sizeof(nulls));
 	if (decision->rejection != NULL)
@@ -222,7 +286,8 @@ put_decision(ReturnSetInfo *result, const EsDecision *decision)
 		values[1] = JsonbPGetDatum(event->data);
 		values[2] = PointerGetDatum(event->metadata);
 		values[3] = PointerGetDatum(event->tags);
-		for (int n = 0; n < 4; n++)
+		values[5] = PointerGetDatum(decision->stream_ids[i]);
+		for (int n = 0; n < 6; n++)
 			nulls[n] = values[n] == (Datum) 0;
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
@@ -231,7 +296,7 @@ put_decision(ReturnSetInfo *result, const EsDecision *decision)
 /*
  * es_decide_dry(stream_id text, command_type text, command jsonb,
  *				 aggregate text)
- *		→ SETOF (event_type, data, metadata, tags, rejection)
+ *		→ SETOF (event_type, data, metadata, tags, rejection, stream)
  */
 Datum
 es_decide_dry(PG_FUNCTION_ARGS)
@@ -240,10 +305,11 @@ es_decide_dry(PG_FUNCTION_ARGS)
 	Relation	event;
 
 	PreventCommandIfParallelMode("es_decide_dry()");
-	EsRequireArgument(fcinfo, 0, "stream_id");
+	if (PG_ARGISNULL(3))
+		EsRequireArgument(fcinfo, 0, "stream_id");
 	EsRequireArgument(fcinfo, 1, "command_type");
 	EsRequireArgument(fcinfo, 2, "command");
-	trial.stream_id = PG_GETARG_TEXT_PP(0);
+	trial.stream_id = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	trial.command_type = PG_GETARG_TEXT_PP(1);
 	trial.command = PG_GETARG_JSONB_P(2);
 	event = table_open(EsStoreGet()->event, AccessShareLock);
@@ -272,6 +338,14 @@ same_json(Jsonb *a, Jsonb *b)
 		compareJsonbContainers(&a->root, &b->root) == 0;
 }
 
+/* Of two checked sets, NULL being the empty one. */
+static bool
+same_tags(ArrayType *a, ArrayType *b)
+{
+	return a == NULL || b == NULL ? a == b :
+		datumIsEqual(PointerGetDatum(a), PointerGetDatum(b), false, -1);
+}
+
 /* Does the event have the type and, where they are wanted, the contents? */
 static bool
 is_wanted_event(const EsNewEvent *event, Jsonb *wanted)
@@ -279,12 +353,14 @@ is_wanted_event(const EsNewEvent *event, Jsonb *wanted)
 	text	   *type = string_member(wanted, "type");
 	Jsonb	   *data = member(wanted, "data");
 	Jsonb	   *metadata = member(wanted, "metadata");
+	Jsonb	   *tags = member(wanted, "tags");
 
 	return VARSIZE_ANY_EXHDR(event->event_type) == VARSIZE_ANY_EXHDR(type) &&
 		memcmp(VARDATA_ANY(event->event_type), VARDATA_ANY(type),
 			   VARSIZE_ANY_EXHDR(type)) == 0 &&
 		(data == NULL || same_json(event->data, data)) &&
-		(metadata == NULL || same_json(event->metadata, metadata));
+		(metadata == NULL || same_json(event->metadata, metadata)) &&
+		(tags == NULL || same_tags(event->tags, EsTagsOfJson(&tags->root)));
 }
 
 /* What came out, in one line. */
@@ -310,6 +386,9 @@ outcome_text(const Trial *trial)
 						 text_to_cstring(event->event_type),
 						 JsonbToCString(NULL, &event->data->root,
 										VARSIZE(event->data)));
+		if (event->tags != NULL)
+			appendStringInfo(&text, " tags %s",
+							 OidOutputFunctionCall(F_ARRAY_OUT, PointerGetDatum(event->tags)));
 	}
 	return text.data;
 }

@@ -5,10 +5,9 @@
  * leads from a version of a type to the next one; an event goes along the
  * chain until there is none.  Versions only rise, so every chain ends.
  *
- * A session keeps the definitions compiled until the relation cache reports a
- * change; programs belong to the reader.  Readers may be nested, and a change
- * may come while one is under way: definitions that are replaced live on to
- * the end of the transaction.
+ * versioned.c keeps the definitions; programs belong to the reader.  Readers
+ * may be nested, and a change may come while one is under way: a reader goes
+ * on with the definitions that it began with.
  *
  * The output plugin upcasts inside logical decoding, where definitions are as
  * they were when the event was inserted and no ordinary table can be read.
@@ -27,7 +26,6 @@
 #include "access/transam.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -37,20 +35,20 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "catalog.h"
 #include "compat.h"
-#include "definition.h"
+#include "definition_digest.h"
 #include "point.h"
+#include "scan.h"
 #include "stream.h"
 #include "upcast.h"
+#include "versioned.h"
 
-/* Columns of es_upcaster; the table's definition rules. */
+/* Columns of es_upcaster behind type and version; the table's definition rules. */
 enum
 {
-	UPCASTER_TYPE = 1, UPCASTER_VERSION, UPCASTER_EXPRESSION, UPCASTER_NEW_TYPE,
-	UPCASTER_OWNER, UPCASTER_PATH
+	UPCASTER_EXPRESSION = 3, UPCASTER_NEW_TYPE, UPCASTER_OWNER, UPCASTER_PATH
 };
 
 /* Stored events that a definition is tried on, and how far to look for them. */
@@ -60,232 +58,61 @@ enum
 /* The way from one version of a type to the next. */
 typedef struct Upcaster
 {
-	int			index;			/* in the list of all */
-	text	   *event_type;
-	int32		version;
-	char	   *sql;
+	EsVersioned versioned;		/* must be first */
 	text	   *new_type;		/* NULL: the same */
-	EsDefiner	definer;
-	EsExpression *expression;	/* NULL: not compiled yet */
-	bool		decodable;		/* it may run in logical decoding */
 } Upcaster;
-
-/* All that are defined. */
-typedef struct Upcasters
-{
-	MemoryContext context;		/* of all this; NULL: never read */
-	uint64		generation;		/* of the rows it was made from */
-	uint64		digest;			/* of what they do; 0 without any */
-	List	   *all;
-	uint32		mask;			/* of the table below */
-	Upcaster  **by_hash;		/* by type and version, open addressing */
-	EsScope    *scope;			/* event */
-} Upcasters;
 
 struct EsUpcast
 {
-	Upcasters	upcasters;		/* as they were when the reader began */
+	EsVersionedSet upcasters;	/* as they were when the reader began */
 	MemoryContext context;		/* of all this */
 	ExprState **programs;		/* by index of the upcaster; NULL: not yet */
 	ExprContext *econtext;		/* its per-tuple memory is the event's */
 	ParamListInfo params;
 	TupleTableSlot *slot;		/* the event as it is shown */
+	const Upcaster *running;	/* for an error's context */
 	bool		decodes;		/* under a historic snapshot */
 	bool		keep_rights;	/* stay in the definer's name between events */
 	const EsDefiner *definer;	/* in whose name we are; NULL: the caller's */
 	EsRights	rights;			/* what to go back to */
 };
 
-static Upcasters current;
-static uint64 generation = 1;
-static Oid	definitions = InvalidOid;	/* es_upcaster, once it was read */
-static Oid	events = InvalidOid;	/* es_event, likewise */
+static void read_new_type(Relation rel, HeapTuple tuple, EsVersioned *into);
+
+static const EsVersionedKind kind = {
+	.name = "upcasters",
+	.size = sizeof(Upcaster),
+	.table = offsetof(EsStore, upcaster),
+	.sql = UPCASTER_EXPRESSION,
+	.owner = UPCASTER_OWNER,
+	.search_path = UPCASTER_PATH,
+	.read_rest = read_new_type
+};
+static EsVersionedCache cache = {.kind = &kind};
 
 PG_FUNCTION_INFO_V1(es_upcast);
 PG_FUNCTION_INFO_V1(es_drop_upcaster);
 
 /* ----- definitions ----- */
 
-static void
-on_relation_change(Datum arg, Oid relid)
-{
-	if (relid == InvalidOid || relid == definitions || relid == events)
-		generation++;
-}
-
-static void
-on_row_change(Datum arg, int cacheid, uint32 hash)
-{
-	if (current.all != NIL)
-		generation++;
-}
-
 void
 EsUpcastInit(void)
 {
-	EsOnRelationChange(on_relation_change, (Datum) 0);
-	CacheRegisterSyscacheCallback(AUTHOID, on_row_change, (Datum) 0);
-	CacheRegisterSyscacheCallback(PROCOID, on_row_change, (Datum) 0);
-	CacheRegisterSyscacheCallback(TYPEOID, on_row_change, (Datum) 0);
-}
-
-static text *
-row_text(Relation rel, HeapTuple tuple, AttrNumber column)
-{
-	char	   *string = EsRowText(rel, tuple, column);
-
-	return string == NULL ? NULL : cstring_to_text(string);
+	EsVersionedInit(&cache);
 }
 
 static void
-add_to_digest(uint64 *digest, const char *string)
+read_new_type(Relation rel, HeapTuple tuple, EsVersioned *into)
 {
-	*digest = hash_bytes_extended((const unsigned char *) string, strlen(string),
-								  *digest + 1);
+	char	   *new_type = EsRowText(rel, tuple, UPCASTER_NEW_TYPE);
+
+	((Upcaster *) into)->new_type = new_type == NULL ? NULL : cstring_to_text(new_type);
 }
 
-/* Is the text kept in the TOAST table, which decoding cannot look back into? */
-static bool
-is_out_of_reach(Relation rel, HeapTuple tuple)
+static inline Upcaster *
+find_upcaster(const EsVersionedSet *in, const text *event_type, int32 version)
 {
-	bool		isnull;
-	Datum		expression = heap_getattr(tuple, UPCASTER_EXPRESSION,
-										  RelationGetDescr(rel), &isnull);
-
-	return HistoricSnapshotActive() &&
-		VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(expression));
-}
-
-static bool
-visit_upcaster(Relation rel, HeapTuple tuple, void *arg)
-{
-	Upcasters  *into = arg;
-	Upcaster   *upcaster;
-	bool		isnull;
-
-	if (is_out_of_reach(rel, tuple))
-		return true;
-	upcaster = palloc0(sizeof(Upcaster));
-	upcaster->index = list_length(into->all);
-	upcaster->event_type = row_text(rel, tuple, UPCASTER_TYPE);
-	upcaster->version = DatumGetInt32(heap_getattr(tuple, UPCASTER_VERSION,
-												   RelationGetDescr(rel), &isnull));
-	upcaster->sql = EsRowText(rel, tuple, UPCASTER_EXPRESSION);
-	upcaster->new_type = row_text(rel, tuple, UPCASTER_NEW_TYPE);
-	upcaster->definer = EsDefinerOfRow(rel, tuple, UPCASTER_OWNER, UPCASTER_PATH);
-	add_to_digest(&into->digest, text_to_cstring(upcaster->event_type));
-	add_to_digest(&into->digest, psprintf("%d", upcaster->version));
-	add_to_digest(&into->digest, upcaster->sql);
-	add_to_digest(&into->digest, upcaster->definer.search_path);
-	add_to_digest(&into->digest, upcaster->new_type == NULL ? "" :
-				  text_to_cstring(upcaster->new_type));
-	into->all = lappend(into->all, upcaster);
-	return true;
-}
-
-static inline uint32
-upcaster_hash(const text *event_type, int32 version)
-{
-	return EsEventTypeHash(VARDATA_ANY(event_type),
-						   VARSIZE_ANY_EXHDR(event_type)) + (uint32) version;
-}
-
-static bool
-same_type(const text *a, const text *b)
-{
-	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
-		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
-}
-
-static Upcaster *
-find_upcaster(const Upcasters *in, const text *event_type, int32 version)
-{
-	uint32		slot = upcaster_hash(event_type, version) & in->mask;
-	Upcaster   *upcaster;
-
-	while ((upcaster = in->by_hash[slot]) != NULL &&
-		   (upcaster->version != version || !same_type(upcaster->event_type, event_type)))
-		slot = (slot + 1) & in->mask;
-	return upcaster;
-}
-
-static void
-fill_hash(Upcasters *into)
-{
-	ListCell   *cell;
-
-	into->mask = 7;
-	while ((int) into->mask < 2 * list_length(into->all))
-		into->mask = into->mask * 2 + 1;
-	into->by_hash = palloc0((into->mask + 1) * sizeof(Upcaster *));
-	foreach(cell, into->all)
-	{
-		Upcaster   *upcaster = lfirst(cell);
-		uint32		slot = upcaster_hash(upcaster->event_type, upcaster->version) & into->mask;
-
-		while (into->by_hash[slot] != NULL)
-			slot = (slot + 1) & into->mask;
-		into->by_hash[slot] = upcaster;
-	}
-}
-
-/* The planned trees live outside the definitions' context. */
-static void
-release_expressions(void *arg)
-{
-	ListCell   *cell;
-
-	foreach(cell, *(List **) arg)
-		if (((Upcaster *) lfirst(cell))->expression != NULL)
-			EsExpressionFree(((Upcaster *) lfirst(cell))->expression);
-}
-
-/* Read the definitions anew; those before stay to the transaction's end. */
-static void
-read_upcasters(void)
-{
-	Upcasters	new = {.generation = generation};
-	MemoryContextCallback *callback;
-	MemoryContext saved;
-	List	  **all;
-
-	definitions = EsStoreGet()->upcaster;
-	events = EsStoreGet()->event;
-	new.context = AllocSetContextCreate(CurrentMemoryContext,
-										"eventstore upcasters",
-										ALLOCSET_SMALL_SIZES);
-	saved = MemoryContextSwitchTo(new.context);
-	EsCatalogScan(definitions, UPCASTER_TYPE, NULL, visit_upcaster, &new);
-	fill_hash(&new);
-	new.scope = EsEventScope(new.context);
-	all = palloc(sizeof(List *));
-	*all = new.all;
-	callback = palloc(sizeof(MemoryContextCallback));
-	callback->func = release_expressions;
-	callback->arg = all;
-	MemoryContextRegisterResetCallback(new.context, callback);
-	MemoryContextSwitchTo(saved);
-	if (current.context != NULL)
-		MemoryContextSetParent(current.context, TopTransactionContext);
-	MemoryContextSetParent(new.context, CacheMemoryContext);
-	current = new;
-}
-
-static bool
-is_stale(void)
-{
-	ListCell   *cell;
-
-	if (current.context == NULL || current.generation != generation)
-		return true;
-	foreach(cell, current.all)
-	{
-		Upcaster   *upcaster = lfirst(cell);
-
-		if (upcaster->expression != NULL && !upcaster->expression->cached->is_valid)
-			return true;
-	}
-	return false;
+	return (Upcaster *) EsVersionedFind(in, event_type, version);
 }
 
 /* Have the definitions that are committed by now; false if there are none. */
@@ -293,16 +120,112 @@ static bool
 have_upcasters(void)
 {
 	AcceptInvalidationMessages();
-	if (unlikely(is_stale()))
-		read_upcasters();
-	return current.all != NIL;
+	if (unlikely(EsVersionedIsStale(&cache)))
+		EsVersionedRead(&cache);
+	return cache.current.all != NIL;
 }
 
-/* What the definitions do, as far as their texts say; 0 without any. */
-uint64
-EsUpcastDigest(void)
+static char *
+upcaster_name(const EsVersioned *upcaster)
 {
-	return have_upcasters() ? current.digest : 0;
+	return psprintf("the upcaster of event type \"%s\" from version %d",
+					text_to_cstring(upcaster->event_type), upcaster->version);
+}
+
+static void
+compile_upcaster(const EsVersionedSet *of, EsVersioned *upcaster)
+{
+	if (upcaster->expression == NULL)
+		upcaster->expression =
+			EsDefinitionCompile(of->context, upcaster->sql, of->scope, JSONBOID,
+								&upcaster->definer, upcaster_name(upcaster));
+}
+
+/* Where the chain from a version of a type leads. */
+static const text *
+final_type(const EsVersionedSet *in, const text *type, int32 version)
+{
+	Upcaster   *upcaster;
+
+	while ((upcaster = find_upcaster(in, type, version)) != NULL)
+	{
+		version++;
+		if (upcaster->new_type != NULL)
+			type = upcaster->new_type;
+	}
+	return type;
+}
+
+/* ----- digest ----- */
+
+/* Changes whenever definitions may have; 0 while there are none. */
+uint64
+EsUpcastGeneration(void)
+{
+	return have_upcasters() ? cache.current.generation : 0;
+}
+
+/* Add where an upcaster leads. */
+static void
+digest_way(EsDigest *digest, const Upcaster *upcaster)
+{
+	EsDigestString(digest, text_to_cstring(upcaster->versioned.event_type));
+	EsDigestString(digest, psprintf("%d", upcaster->versioned.version));
+	EsDigestString(digest, upcaster->new_type == NULL ? NULL :
+				   text_to_cstring(upcaster->new_type));
+}
+
+/* Add what it does to the data. */
+static void
+digest_expression(EsDigest *digest, const EsVersionedSet *of, EsVersioned *versioned)
+{
+	EsRights	rights;
+
+	compile_upcaster(of, versioned);
+	EsDigestString(digest, versioned->definer.search_path);
+	EsRightsEnter(&versioned->definer, &rights);
+	EsDigestExpression(digest, versioned->expression);
+	EsRightsLeave(&rights);
+}
+
+/*
+ * What the upcasters do to the events that concern somebody, told by the type
+ * that they are shown under; all zero where that is nothing.  An upcaster that
+ * only leads events away counts, but not what it does to them.  Answers
+ * whether it depends on the session's settings.  Fails as a reader would if
+ * one of them cannot be compiled.
+ */
+bool
+EsUpcastDigest(EsUpcastConcerns concerns, void *arg, pg_uuid_t *result)
+{
+	EsVersionedSet upcasters;
+	EsDigest	digest;
+	pg_uuid_t	sum;
+	bool		any = false;
+	ListCell   *cell;
+
+	memset(result, 0, sizeof(pg_uuid_t));
+	if (!have_upcasters())
+		return false;
+	upcasters = cache.current;
+	EsDigestBegin(&digest);
+	foreach(cell, upcasters.all)
+	{
+		EsVersioned *upcaster = lfirst(cell);
+		const text *leads_to = final_type(&upcasters, upcaster->event_type,
+										  upcaster->version);
+
+		if (!concerns(leads_to, arg) && !concerns(upcaster->event_type, arg))
+			continue;
+		digest_way(&digest, (Upcaster *) upcaster);
+		if (concerns(leads_to, arg))
+			digest_expression(&digest, &upcasters, upcaster);
+		any = true;
+	}
+	EsDigestEnd(&digest, &sum);
+	if (any)
+		*result = sum;
+	return !digest.is_immutable;
 }
 
 /* ----- upcast ----- */
@@ -321,16 +244,16 @@ EsUpcastBegin(TupleDesc event, bool keep_rights)
 	if (!have_upcasters())
 		return NULL;
 	upcast = palloc0(sizeof(EsUpcast));
-	upcast->upcasters = current;
+	upcast->upcasters = cache.current;
 	upcast->decodes = HistoricSnapshotActive();
 	upcast->keep_rights = keep_rights;
 	upcast->context = AllocSetContextCreate(CurrentMemoryContext,
 											"eventstore upcast",
 											ALLOCSET_SMALL_SIZES);
 	saved = MemoryContextSwitchTo(upcast->context);
-	upcast->programs = palloc0(list_length(current.all) * sizeof(ExprState *));
+	upcast->programs = palloc0(list_length(upcast->upcasters.all) * sizeof(ExprState *));
 	upcast->econtext = CreateStandaloneExprContext();
-	upcast->params = EsParamsCreate(current.scope);
+	upcast->params = EsParamsCreate(upcast->upcasters.scope);
 	upcast->econtext->ecxt_param_list_info = upcast->params;
 	upcast->slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(event), &TTSOpsVirtual);
 	MemoryContextSwitchTo(saved);
@@ -345,16 +268,41 @@ leave_rights(EsUpcast *upcast)
 	upcast->definer = NULL;
 }
 
+/* What was entered for one expression may not do for the next one. */
 static void
-enter_rights(EsUpcast *upcast, const EsDefiner *definer)
+enter_rights(EsUpcast *upcast, const EsVersioned *upcaster)
 {
+	const EsDefiner *definer = &upcaster->definer;
+
 	if (upcast->definer != NULL && upcast->definer->role == definer->role &&
-		strcmp(upcast->definer->search_path, definer->search_path) == 0)
+		(upcaster->expression->is_plain ||
+		 (upcast->rights.nest_level > 0 &&
+		  strcmp(upcast->definer->search_path, definer->search_path) == 0)))
 		return;
 	leave_rights(upcast);
-	EsRightsEnter(definer, &upcast->rights);
+	if (ES_BUG == 75)
+		return;
+	EsRightsEnterFor(upcaster->expression, definer, &upcast->rights);
 	upcast->definer = definer;
 }
+
+/* What the upcaster runs as; its definer's rights are in force. */
+static ExprState *
+ready_program(EsUpcast *upcast, const EsVersioned *upcaster)
+{
+	ExprState **program = &upcast->programs[upcaster->index];
+	MemoryContext saved;
+
+	if (likely(*program != NULL))
+		return *program;
+	saved = MemoryContextSwitchTo(upcast->context);
+	*program = ExecInitExprWithParams((Expr *) upcaster->expression->cached->expr,
+									  upcast->params);
+	MemoryContextSwitchTo(saved);
+	return *program;
+}
+
+/* ----- in logical decoding ----- */
 
 static bool
 may_read_tables(Oid function, void *arg)
@@ -371,38 +319,6 @@ calls_readers(Node *node, void *arg)
 		(check_functions_in_node(node, may_read_tables, arg) ||
 		 expression_tree_walker(node, calls_readers, arg));
 }
-
-static void
-compile_upcaster(const Upcasters *of, Upcaster *upcaster)
-{
-	if (upcaster->expression != NULL)
-		return;
-	upcaster->expression =
-		EsDefinitionCompile(of->context, upcaster->sql, of->scope, JSONBOID,
-							&upcaster->definer,
-							psprintf("the upcaster of event type \"%s\" from version %d",
-									 text_to_cstring(upcaster->event_type),
-									 upcaster->version));
-	upcaster->decodable = !calls_readers(upcaster->expression->cached->expr, NULL);
-}
-
-/* What the upcaster runs as; its definer's rights are in force. */
-static ExprState *
-ready_program(EsUpcast *upcast, Upcaster *upcaster)
-{
-	ExprState **program = &upcast->programs[upcaster->index];
-	MemoryContext saved;
-
-	if (likely(*program != NULL))
-		return *program;
-	saved = MemoryContextSwitchTo(upcast->context);
-	*program = ExecInitExprWithParams((Expr *) upcaster->expression->cached->expr,
-									  upcast->params);
-	MemoryContextSwitchTo(saved);
-	return *program;
-}
-
-/* ----- in logical decoding ----- */
 
 static ExecutorStart_hook_type next_executor_start = NULL;
 static bool refusing = false;	/* refuse_tables was put in front of it */
@@ -426,24 +342,13 @@ refuse_tables(QueryDesc *query, int eflags)
 		standard_ExecutorStart(query, eflags);
 }
 
-static void
-add_upcaster_context(void *arg)
-{
-	const Upcaster *upcaster = arg;
-
-	errcontext("upcaster of event type \"%s\" from version %d, in logical decoding",
-			   text_to_cstring(upcaster->event_type), upcaster->version);
-}
-
 /*
  * Evaluate the program where functions find a snapshot to plan with, and no
  * table to read.
  */
 static Datum
-evaluate_decoding(Upcaster *upcaster, ExprState *program, ExprContext *econtext,
-				  bool *isnull)
+evaluate_decoding(ExprState *program, ExprContext *econtext, bool *isnull)
 {
-	ErrorContextCallback callback;
 	Datum		value = (Datum) 0;
 
 	if (!refusing)
@@ -452,15 +357,11 @@ evaluate_decoding(Upcaster *upcaster, ExprState *program, ExprContext *econtext,
 		ExecutorStart_hook = refuse_tables;
 		refusing = true;
 	}
-	callback.callback = add_upcaster_context;
-	callback.arg = upcaster;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
 	PushActiveSnapshot(GetCatalogSnapshot(InvalidOid));
 	decoding = true;
 	PG_TRY();
 	{
-		value = ExecEvalExprSwitchContext(program, econtext, isnull);
+		value = ExecEvalExpr(program, econtext, isnull);
 	}
 	PG_FINALLY();
 	{
@@ -468,7 +369,6 @@ evaluate_decoding(Upcaster *upcaster, ExprState *program, ExprContext *econtext,
 	}
 	PG_END_TRY();
 	PopActiveSnapshot();
-	error_context_stack = callback.previous;
 	return value;
 }
 
@@ -476,47 +376,76 @@ evaluate_decoding(Upcaster *upcaster, ExprState *program, ExprContext *econtext,
 static bool
 may_run(EsUpcast *upcast, Upcaster *upcaster)
 {
-	if (upcaster->expression == NULL)
+	if (likely(!upcast->decodes) || ES_BUG == 104)
+		return true;
+	if (upcaster->versioned.expression == NULL)
 	{
 		leave_rights(upcast);
-		compile_upcaster(&upcast->upcasters, upcaster);
+		compile_upcaster(&upcast->upcasters, &upcaster->versioned);
 	}
-	return ES_BUG == 104 || !upcast->decodes || upcaster->decodable;
+	return !calls_readers(upcaster->versioned.expression->cached->expr, NULL);
 }
 
 /* ----- upcast, continued ----- */
+
+/* Tell of which event an error speaks. */
+static void
+point_to_event(void *arg)
+{
+	const EsUpcast *upcast = arg;
+	const Datum *values = upcast->slot->tts_values;
+
+	errcontext("%s, event of stream \"%s\", version " INT64_FORMAT ", position " INT64_FORMAT,
+			   upcaster_name(&upcast->running->versioned),
+			   TextDatumGetCString(values[ES_EVENT_STREAM_ID - 1]),
+			   DatumGetInt64(values[ES_EVENT_VERSION - 1]),
+			   DatumGetInt64(values[ES_EVENT_POSITION - 1]));
+}
+
+/* The data that the upcaster gives; everything is in the event's memory. */
+static Datum
+run_upcaster(EsUpcast *upcast, const EsVersioned *upcaster)
+{
+	MemoryContext saved = MemoryContextSwitchTo(upcast->econtext->ecxt_per_tuple_memory);
+	ExprState  *program = ready_program(upcast, upcaster);
+	Datum		data;
+	bool		isnull;
+
+	EsParamsSetSlot(upcast->params, &upcast->upcasters.scope->variables[0],
+					upcaster->expression->text.used, upcast->slot);
+	if (unlikely(upcast->decodes))
+		data = evaluate_decoding(program, upcast->econtext, &isnull);
+	else
+		data = ExecEvalExpr(program, upcast->econtext, &isnull);
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s gives NULL", upcaster_name(upcaster)),
+				 errdetail("The event is at position " INT64_FORMAT ".",
+						   DatumGetInt64(upcast->slot->tts_values[ES_EVENT_POSITION - 1]))));
+	MemoryContextSwitchTo(saved);
+	return data;
+}
 
 /* Take the event in our slot one version further. */
 static void
 upcast_once(EsUpcast *upcast, Upcaster *upcaster)
 {
 	Datum	   *values = upcast->slot->tts_values;
-	ExprState  *program;
-	Datum		data;
-	bool		isnull;
 
-	enter_rights(upcast, &upcaster->definer);
-	program = ready_program(upcast, upcaster);
-	EsParamsSetSlot(upcast->params, &upcast->upcasters.scope->variables[0],
-					upcaster->expression->text.used, upcast->slot);
-	if (unlikely(upcast->decodes))
-		data = evaluate_decoding(upcaster, program, upcast->econtext, &isnull);
-	else
-		data = ExecEvalExprSwitchContext(program, upcast->econtext, &isnull);
-	if (isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("the upcaster of event type \"%s\" from version %d gives NULL",
-						text_to_cstring(upcaster->event_type), upcaster->version),
-				 errdetail("The event is at position " INT64_FORMAT ".",
-						   DatumGetInt64(values[ES_EVENT_POSITION - 1]))));
-	values[ES_EVENT_DATA - 1] = data;
-	values[ES_EVENT_TYPE_VERSION - 1] = Int32GetDatum(upcaster->version + 1);
+	upcast->running = upcaster;
+	if (upcaster->versioned.expression == NULL)
+	{
+		leave_rights(upcast);
+		compile_upcaster(&upcast->upcasters, &upcaster->versioned);
+	}
+	enter_rights(upcast, &upcaster->versioned);
+	values[ES_EVENT_DATA - 1] = run_upcaster(upcast, &upcaster->versioned);
+	values[ES_EVENT_TYPE_VERSION - 1] = Int32GetDatum(upcaster->versioned.version + 1);
 	if (upcaster->new_type != NULL)
 		values[ES_EVENT_EVENT_TYPE - 1] = PointerGetDatum(upcaster->new_type);
 }
 
-/* The upcaster to run on the event, compiled; NULL if there is none. */
 static Upcaster *
 upcaster_of(EsUpcast *upcast, TupleTableSlot *slot)
 {
@@ -527,6 +456,23 @@ upcaster_of(EsUpcast *upcast, TupleTableSlot *slot)
 							 DatumGetTextPP(slot->tts_values[ES_EVENT_EVENT_TYPE - 1]),
 							 DatumGetInt32(slot->tts_values[ES_EVENT_TYPE_VERSION - 1]));
 	return upcaster == NULL || !may_run(upcast, upcaster) ? NULL : upcaster;
+}
+
+/* Take the event in our slot along the chain, which begins with an upcaster. */
+static void
+upcast_to_end(EsUpcast *upcast, Upcaster *upcaster)
+{
+	ErrorContextCallback callback;
+
+	callback.callback = point_to_event;
+	callback.arg = upcast;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	do
+		upcast_once(upcast, upcaster);
+	while (ES_BUG != 71 &&
+		   (upcaster = upcaster_of(upcast, upcast->slot)) != NULL);
+	error_context_stack = callback.previous;
 }
 
 /*
@@ -548,9 +494,7 @@ EsUpcastSlot(EsUpcast *upcast, TupleTableSlot *slot)
 	memcpy(upcast->slot->tts_isnull, slot->tts_isnull,
 		   slot->tts_tupleDescriptor->natts * sizeof(bool));
 	ExecStoreVirtualTuple(upcast->slot);
-	do
-		upcast_once(upcast, upcaster);
-	while ((upcaster = upcaster_of(upcast, upcast->slot)) != NULL);
+	upcast_to_end(upcast, upcaster);
 	if (!upcast->keep_rights)
 		leave_rights(upcast);
 	return upcast->slot;
@@ -561,20 +505,13 @@ const text *
 EsUpcastType(const EsUpcast *upcast, TupleTableSlot *slot)
 {
 	const text *type;
-	int32		version;
-	Upcaster   *upcaster;
 
 	slot_getsomeattrs(slot, ES_EVENT_EVENT_TYPE);
 	type = DatumGetTextPP(slot->tts_values[ES_EVENT_EVENT_TYPE - 1]);
-	version = DatumGetInt32(slot->tts_values[ES_EVENT_TYPE_VERSION - 1]);
-	while (upcast != NULL &&
-		   (upcaster = find_upcaster(&upcast->upcasters, type, version)) != NULL)
-	{
-		version = upcaster->version + 1;
-		if (upcaster->new_type != NULL)
-			type = upcaster->new_type;
-	}
-	return type;
+	if (upcast == NULL)
+		return type;
+	return final_type(&upcast->upcasters, type,
+					  DatumGetInt32(slot->tts_values[ES_EVENT_TYPE_VERSION - 1]));
 }
 
 void
@@ -591,39 +528,65 @@ EsUpcastEnd(EsUpcast *upcast)
 
 /* ----- SQL ----- */
 
-/*
- * Try an upcaster on the newest stored events of its type and version, as far
- * as they are among the last of the log.
- */
-static void
-try_on_samples(text *event_type, int32 version)
+/* Does the chain of the event in the slot go through this version of a type? */
+static bool
+goes_through(const EsVersionedSet *in, TupleTableSlot *slot, const Upcaster *through)
 {
-	const EsStore *store;
-	Relation	event = EsEventOpen(&store, AccessShareLock);
-	Relation	index = index_open(store->position_key, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	IndexScanDesc scan = EsIndexBeginScan(event, index, snapshot, 0);
-	TupleTableSlot *slot = table_slot_create(event, NULL);
-	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(event), false);
-	int			tried = 0;
 	bool		isnull;
+	const text *type = DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE, &isnull));
+	int32		version = DatumGetInt32(slot_getattr(slot, ES_EVENT_TYPE_VERSION, &isnull));
+	Upcaster   *upcaster;
 
-	index_rescan(scan, NULL, 0, NULL, 0);
-	for (int i = 0; i < ES_SAMPLE_SEARCH && tried < ES_SAMPLES &&
-		 index_getnext_slot(scan, BackwardScanDirection, slot); i++)
+	while ((upcaster = find_upcaster(in, type, version)) != NULL && upcaster != through)
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (DatumGetInt32(slot_getattr(slot, ES_EVENT_TYPE_VERSION, &isnull)) != version ||
-			!same_type(DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE, &isnull)), event_type))
+		version++;
+		if (upcaster->new_type != NULL)
+			type = upcaster->new_type;
+	}
+	return upcaster != NULL;
+}
+
+/* Upcast the newest events whose chain goes through the upcaster, a few. */
+static void
+try_on_samples(EsUpcast *upcast, const Upcaster *upcaster, EsScan *scan)
+{
+	TupleTableSlot *slot;
+	int			tried = 0;
+
+	for (int i = 0; i < ES_SAMPLE_SEARCH && tried < ES_SAMPLES &&
+		 (slot = EsScanNext(scan)) != NULL; i++)
+	{
+		if (!goes_through(&upcast->upcasters, slot, upcaster))
 			continue;
 		(void) EsUpcastSlot(upcast, slot);
 		tried++;
 	}
+}
+
+/*
+ * Compile an upcaster that was just defined, and try it on stored events, as
+ * far as there are any among the last of the log.
+ */
+static void
+check_upcaster(const text *event_type, int32 version)
+{
+	const EsStore *store;
+	Relation	event = EsEventOpen(&store, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	EsScan	   *scan = EsScanPositions(event, snapshot, 1, PG_INT64_MAX,
+									   BackwardScanDirection);
+	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(event), false);
+	Upcaster   *upcaster = upcast == NULL ? NULL :
+		find_upcaster(&upcast->upcasters, event_type, version);
+
+	if (upcaster != NULL)
+	{
+		compile_upcaster(&upcast->upcasters, &upcaster->versioned);
+		try_on_samples(upcast, upcaster, scan);
+	}
 	EsUpcastEnd(upcast);
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	EsScanEnd(scan);
 	UnregisterSnapshot(snapshot);
-	index_close(index, AccessShareLock);
 	table_close(event, AccessShareLock);
 }
 
@@ -634,9 +597,7 @@ try_on_samples(text *event_type, int32 version)
 Datum
 es_upcast(PG_FUNCTION_ARGS)
 {
-	Oid			types[] = {TEXTOID, INT4OID, TEXTOID, TEXTOID, REGROLEOID, TEXTOID};
-	Datum		values[6];
-	char		nulls[] = "      ";
+	EsDefinitionRow row;
 
 	EsRequireArgument(fcinfo, 0, "event_type");
 	EsRequireArgument(fcinfo, 1, "from_version");
@@ -648,28 +609,9 @@ es_upcast(PG_FUNCTION_ARGS)
 				 errmsg("invalid type version %d", PG_GETARG_INT32(1))));
 	if (!PG_ARGISNULL(3))
 		EsCheckEventType(PG_GETARG_TEXT_PP(3));
-	for (int i = 0; i < 4; i++)
-	{
-		values[i] = PG_GETARG_DATUM(i);
-		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
-	}
-	values[4] = ObjectIdGetDatum(GetUserId());
-	values[5] = CStringGetTextDatum(EsCurrentSearchPath());
-	EsCatalogWrite("LOCK TABLE ONLY %s.es_upcaster IN SHARE ROW EXCLUSIVE MODE",
-				   0, NULL, NULL, NULL);
-	if (EsCatalogWrite("UPDATE %s.es_upcaster SET expression = $3, new_type = $4,"
-					   " owner = $5, search_path = $6"
-					   " WHERE event_type OPERATOR(pg_catalog.=) $1"
-					   " AND from_version OPERATOR(pg_catalog.=) $2",
-					   6, types, values, nulls) == 0)
-		EsCatalogWrite("INSERT INTO %s.es_upcaster (event_type, from_version,"
-					   " expression, new_type, owner, search_path)"
-					   " VALUES ($1, $2, $3, $4, $5, $6)",
-					   6, types, values, nulls);
-	if (have_upcasters())
-		compile_upcaster(&current, find_upcaster(&current, PG_GETARG_TEXT_PP(0),
-												 PG_GETARG_INT32(1)));
-	try_on_samples(PG_GETARG_TEXT_PP(0), PG_GETARG_INT32(1));
+	EsDefinitionArguments(fcinfo, EsStoreGet()->upcaster, 4, &row);
+	(void) EsDefinitionWrite(&row, ES_CONFLICT_REPLACE);
+	check_upcaster(PG_GETARG_TEXT_PP(0), PG_GETARG_INT32(1));
 	PG_RETURN_VOID();
 }
 
@@ -680,23 +622,13 @@ es_upcast(PG_FUNCTION_ARGS)
 Datum
 es_drop_upcaster(PG_FUNCTION_ARGS)
 {
-	Oid			types[] = {TEXTOID, INT4OID};
-	Datum		values[] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)};
-	bool		if_exists = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
-	char	   *what;
+	EsDefinitionRow key;
 
 	EsRequireArgument(fcinfo, 0, "event_type");
 	EsRequireArgument(fcinfo, 1, "from_version");
-	what = psprintf("upcaster of event type \"%s\" from version %d",
-					text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_GETARG_INT32(1));
-	if (EsCatalogWrite("DELETE FROM %s.es_upcaster"
-					   " WHERE event_type OPERATOR(pg_catalog.=) $1"
-					   " AND from_version OPERATOR(pg_catalog.=) $2",
-					   2, types, values, NULL) > 0)
-		PG_RETURN_VOID();
-	ereport(if_exists ? NOTICE : ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 if_exists ? errmsg("%s does not exist, skipping", what) :
-			 errmsg("%s does not exist", what)));
+	EsDefinitionArguments(fcinfo, EsStoreGet()->upcaster, 2, &key);
+	EsDefinitionDelete(&key, EsFlagArgument(fcinfo, 2),
+					   psprintf("upcaster of event type \"%s\" from version %d",
+								text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_GETARG_INT32(1)));
 	PG_RETURN_VOID();
 }

@@ -64,6 +64,7 @@
 #include "rebuild.h"
 #include "runner.h"
 #include "stream.h"
+#include "subscription.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -630,6 +631,8 @@ run_projections(MemoryContext context)
 		foreach(cell, projections())
 		{
 			CHECK_FOR_INTERRUPTS();
+			if (MyLatch->is_set)
+				EsSubscriptionWake();	/* a batch may take long */
 			more |= run_batch(lfirst(cell)) == ES_RUN_MORE;
 		}
 		tell_settled();
@@ -672,6 +675,8 @@ wait_for_work(int64 *seen)
 			return;
 		}
 		woken = sleep_for(in_flight ? IN_FLIGHT_TICK : WORKER_TICK) || in_flight;
+		if (woken)
+			EsSubscriptionWake();
 	}
 }
 

@@ -19,6 +19,7 @@ CREATE TABLE es_aggregate (
 	state_type        regtype  NOT NULL,
 	snapshot_every    integer,
 	snapshot_interval interval,
+	boundary          jsonb,
 	owner             regrole  NOT NULL,
 	search_path       text     NOT NULL,
 	CONSTRAINT es_aggregate_pkey PRIMARY KEY (name),
@@ -33,6 +34,7 @@ COMMENT ON COLUMN es_aggregate.snapshot_every IS 'take a snapshot after so many 
 COMMENT ON COLUMN es_aggregate.snapshot_interval IS 'take a snapshot with the first event so long after the last one; NULL: not by time';
 COMMENT ON COLUMN es_aggregate.owner IS 'role with whose rights the expressions run';
 COMMENT ON COLUMN es_aggregate.search_path IS 'where the names in the expressions are looked up';
+COMMENT ON COLUMN es_aggregate.boundary IS 'query over types and tags, filled from a command, whose events are folded; NULL: the events of a stream';
 
 CREATE TABLE es_evolver (
 	aggregate  text COLLATE "C" NOT NULL,
@@ -45,16 +47,8 @@ CREATE TABLE es_evolver (
 COMMENT ON TABLE es_evolver IS 'what an event does to the state of an aggregate';
 COMMENT ON COLUMN es_evolver.expression IS 'SQL expression over state and event; its value is the next state';
 
--- Nobody can have an expression run with rights that he does not have: who
--- writes a definition must have the privileges of the aggregate's owner.
--- Sessions that use the definitions are told of the change.
-CREATE FUNCTION es_definition_change() RETURNS trigger
-	AS 'MODULE_PATHNAME' LANGUAGE C;
-COMMENT ON FUNCTION es_definition_change() IS
-	'stands before the tables of definitions';
-
 CREATE TRIGGER es_definition_change BEFORE INSERT OR UPDATE OR DELETE ON es_aggregate
-	FOR EACH ROW EXECUTE FUNCTION es_definition_change('name');
+	FOR EACH ROW EXECUTE FUNCTION es_definition_change('aggregate');
 CREATE TRIGGER es_definition_truncate AFTER TRUNCATE ON es_aggregate
 	FOR EACH STATEMENT EXECUTE FUNCTION es_definition_change();
 CREATE TRIGGER es_definition_change BEFORE INSERT OR UPDATE OR DELETE ON es_evolver
@@ -71,6 +65,13 @@ ALTER TABLE es_evolver
 SELECT pg_catalog.pg_extension_config_dump('es_aggregate', '');
 SELECT pg_catalog.pg_extension_config_dump('es_evolver', '');
 
+-- boundary: the aggregate folds the events that a query matches (boundary.sql)
+-- and not those of a stream.  The query's tags are templates like those of
+-- event types (event_type.sql), filled from the command.  An array gives an
+-- item for each of its elements; a value that is missing is 22023.  Its
+-- expressions see the command besides state and event.  It has no category,
+-- and no snapshots are taken of it.
+--
 -- category: NULL for the aggregate's name.  initial_state: a literal of the
 -- state's type, for a composite type also a JSON object; NULL for {} or for a
 -- row of nulls.  An aggregate that exists is 42710, unless it is to be
@@ -83,11 +84,12 @@ CREATE FUNCTION es_create_aggregate(
 	state_type        regtype  DEFAULT 'pg_catalog.jsonb',
 	snapshot_every    integer  DEFAULT 100,
 	snapshot_interval interval DEFAULT NULL,
+	boundary          jsonb    DEFAULT NULL,
 	or_replace        boolean  DEFAULT false,
 	if_not_exists     boolean  DEFAULT false
 ) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION es_create_aggregate(text, text, text, regtype, integer, interval, boolean, boolean) IS
+COMMENT ON FUNCTION es_create_aggregate(text, text, text, regtype, integer, interval, jsonb, boolean, boolean) IS
 	'define an aggregate: the state that the events of a stream add up to';
 
 -- Defining an event type again replaces its expression.  Either way, the

@@ -9,16 +9,19 @@
 -- Backwards: those before it, newest first; 0 begins at the end.  Whoever goes
 -- on from the last position it got meets every committed event that matches
 -- exactly once; only who may still append such an event holds it back.  What
--- it returns is on disk, and in the newest form of its type (upcast.sql); the
--- query is about types and tags as they are stored.  Needs SELECT on es_event.
+-- it returns is on disk, and in the newest form of its type (upcast.sql) or
+-- with raw as it is stored; the query is about types and tags as they are
+-- stored.  epoch as in read.sql.  Needs SELECT on es_event.
 CREATE FUNCTION es_read(
 	query         jsonb,
 	from_position bigint  DEFAULT 0,
 	max_count     bigint  DEFAULT NULL,
-	backwards     boolean DEFAULT false
+	backwards     boolean DEFAULT false,
+	raw           boolean DEFAULT false,
+	epoch         bigint  DEFAULT NULL
 ) RETURNS SETOF es_event
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
-COMMENT ON FUNCTION es_read(jsonb, bigint, bigint, boolean) IS
+COMMENT ON FUNCTION es_read(jsonb, bigint, bigint, boolean, boolean, bigint) IS
 	'events that match a query over types and tags, in the order of their positions';
 
 -- The events that a decision depends on, and the position to give to
@@ -27,11 +30,12 @@ COMMENT ON FUNCTION es_read(jsonb, bigint, bigint, boolean) IS
 -- shown as es_read shows them.
 CREATE FUNCTION es_read_boundary(
 	query      jsonb,
+	raw        boolean DEFAULT false,
 	OUT after  bigint,
 	OUT events es_event[]
 ) RETURNS record
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION es_read_boundary(jsonb) IS
+COMMENT ON FUNCTION es_read_boundary(jsonb, boolean) IS
 	'events that match a query, and the position up to which there can be no others';
 
 -- All of the events or nothing.  events is an array of objects:
@@ -46,15 +50,18 @@ COMMENT ON FUNCTION es_read_boundary(jsonb) IS
 -- the boundary again and decide again.  Without after any matching event is a
 -- conflict, and 23505: what was to be unique is there.  Constraint
 -- es_append_condition; the detail has the event's position, type and tags.
+-- With epoch, what es_store() answered when after was read: 55000 if history
+-- has parted below after since, and what happened there might be overlooked.
 --
 -- Needs INSERT on es_event, and SELECT where there is a condition.
 CREATE FUNCTION es_append_if(
 	events               jsonb,
 	fail_if_events_match jsonb,
-	after                bigint DEFAULT NULL
+	after                bigint DEFAULT NULL,
+	epoch                bigint DEFAULT NULL
 ) RETURNS bigint
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION es_append_if(jsonb, jsonb, bigint) IS
+COMMENT ON FUNCTION es_append_if(jsonb, jsonb, bigint, bigint) IS
 	'append events unless others match a query; answers the last position';
 
 -- The same, but a conflict is an answer and not an error.
@@ -62,6 +69,7 @@ CREATE FUNCTION es_try_append_if(
 	events                jsonb,
 	fail_if_events_match  jsonb,
 	after                 bigint DEFAULT NULL,
+	epoch                 bigint DEFAULT NULL,
 	OUT appended          boolean,
 	OUT "position"        bigint,
 	OUT conflict_position bigint,
@@ -70,7 +78,7 @@ CREATE FUNCTION es_try_append_if(
 	OUT conflict_item     integer
 ) RETURNS record
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION es_try_append_if(jsonb, jsonb, bigint) IS
+COMMENT ON FUNCTION es_try_append_if(jsonb, jsonb, bigint, bigint) IS
 	'append events unless others match a query; answers whether, and if not which event does';
 
 -- For the owner.  Gives the events that match other tags, for queries and

@@ -43,18 +43,36 @@ COMMENT ON TABLE es_gate IS 'lock object that every append passes; holds no rows
 -- brings its own.
 CREATE TABLE es_settled (
 	singleton  boolean     NOT NULL DEFAULT true,
-	store_id   uuid        NOT NULL DEFAULT gen_random_uuid(),
-	epoch      integer     NOT NULL DEFAULT 1,
 	position   bigint      NOT NULL,
 	written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	CONSTRAINT es_settled_pkey PRIMARY KEY (singleton),
 	CONSTRAINT es_settled_singleton_check CHECK (singleton)
 );
 COMMENT ON TABLE es_settled IS 'the settled position as last written down; what standbys and replicas go by';
-COMMENT ON COLUMN es_settled.store_id IS 'identity of the store';
-COMMENT ON COLUMN es_settled.epoch IS 'counts histories: positions of different epochs are not comparable';
 COMMENT ON COLUMN es_settled.position IS 'no event at or below it can still appear';
 COMMENT ON COLUMN es_settled.written_at IS 'when it was written down';
+
+-- A row for each history that the store went through; none before the first
+-- es_store().  The last columns say where an epoch began: if that is not here,
+-- it has ended.
+CREATE TABLE es_epoch (
+	epoch             bigint      NOT NULL,
+	store_id          uuid        NOT NULL,
+	fork_position     bigint      NOT NULL,
+	system_identifier bigint      NOT NULL,
+	timeline          bigint      NOT NULL,
+	database          oid         NOT NULL,
+	began_at          timestamptz NOT NULL,
+	CONSTRAINT es_epoch_pkey PRIMARY KEY (epoch)
+);
+COMMENT ON TABLE es_epoch IS 'the histories that the store went through: one for each promotion, restore or copy';
+COMMENT ON COLUMN es_epoch.epoch IS 'names the history; later ones have higher numbers';
+COMMENT ON COLUMN es_epoch.store_id IS 'identity of the store, the same in all its epochs';
+COMMENT ON COLUMN es_epoch.fork_position IS 'up to here the events are those of the epoch before';
+COMMENT ON COLUMN es_epoch.system_identifier IS 'the cluster in which it began';
+COMMENT ON COLUMN es_epoch.timeline IS 'the timeline on which it began';
+COMMENT ON COLUMN es_epoch.database IS 'the database in which it began';
+COMMENT ON COLUMN es_epoch.began_at IS 'when the change of history was noticed';
 
 -- What each event is tagged with: where queries look.  Written beside the event
 -- by the append itself; an event without tags has no rows here.
@@ -88,5 +106,6 @@ SELECT pg_catalog.pg_extension_config_dump('es_event', '');
 SELECT pg_catalog.pg_extension_config_dump('es_event_position_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('es_gate', '');
 SELECT pg_catalog.pg_extension_config_dump('es_settled', '');
+SELECT pg_catalog.pg_extension_config_dump('es_epoch', '');
 SELECT pg_catalog.pg_extension_config_dump('es_event_tag', '');
 SELECT pg_catalog.pg_extension_config_dump('es_retagged', '');

@@ -16,7 +16,7 @@ COMMENT ON FUNCTION es_from_cloudevent(jsonb) IS
 	'the event that a CloudEvent stands for; stores nothing';
 
 -- For core logical replication into another server that has the extension: the
--- events, how far they are settled, and what streams still show.  Definitions
+-- events, how far they are settled in which epoch, and what streams show.  Definitions
 -- (upcasters, event types, projections) are code, which each server is given
 -- by itself.  The caller must own the tables and may create in the database.
 CREATE FUNCTION es_create_publication(name text) RETURNS void
@@ -34,7 +34,7 @@ BEGIN
 		WHERE e.extname = 'eventstore';
 	-- An event never changes, and one that is archived here stays there; the
 	-- settled position and the settings of a stream are updated.
-	EXECUTE format('CREATE PUBLICATION %1$I FOR TABLE ONLY %2$I.es_event, ONLY %2$I.es_settled, ONLY %2$I.es_stream'
+	EXECUTE format('CREATE PUBLICATION %1$I FOR TABLE ONLY %2$I.es_event, ONLY %2$I.es_settled, ONLY %2$I.es_epoch, ONLY %2$I.es_stream'
 				   ' WITH (publish = %3$L)', name, schema, 'insert, update');
 	EXECUTE format('COMMENT ON PUBLICATION %I IS %L', name, 'the event store, for another server that has it');
 END

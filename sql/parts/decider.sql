@@ -13,7 +13,7 @@ CREATE TABLE es_decider (
 		REFERENCES es_aggregate ON UPDATE CASCADE ON DELETE CASCADE
 );
 COMMENT ON TABLE es_decider IS 'what an aggregate decides on a command';
-COMMENT ON COLUMN es_decider.query IS 'query over state, command and stream_id; each row is an event: type, data, and if wanted metadata and tags';
+COMMENT ON COLUMN es_decider.query IS 'query over state, command and stream_id; each row is an event: type, data, and if wanted metadata, tags and stream';
 COMMENT ON COLUMN es_decider.reject IS 'expression or query over the same; its value is the reason to reject the command, NULL to accept it';
 
 CREATE TRIGGER es_definition_change BEFORE INSERT OR UPDATE OR DELETE ON es_decider
@@ -27,7 +27,9 @@ ALTER TABLE es_decider
 SELECT pg_catalog.pg_extension_config_dump('es_decider', '');
 
 -- query gives rows of (event_type text, data jsonb, metadata jsonb, tags
--- text[]), the last two only if wanted.  reject is an expression, or a query
+-- text[], stream_id text), the last three only if wanted, in this order or
+-- under these names; stream_id only where the aggregate has a boundary.  reject
+-- is an expression, or a query
 -- of one column and at most one row; its text is the message of the error
 -- P0001.  Both run with the rights of the aggregate's owner.  Defining a
 -- command again replaces it.

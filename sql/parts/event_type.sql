@@ -22,13 +22,13 @@ COMMENT ON COLUMN es_event_type.tags IS 'templates such as course:{courseId}, fi
 COMMENT ON COLUMN es_event_type.owner IS 'role with whose rights the expression runs';
 COMMENT ON COLUMN es_event_type.search_path IS 'where the names in the expression are looked up';
 
-CREATE TRIGGER es_owned_definition_change BEFORE INSERT OR UPDATE OR DELETE ON es_event_type
-	FOR EACH ROW EXECUTE FUNCTION es_owned_definition_change();
-CREATE TRIGGER es_owned_definition_truncate AFTER TRUNCATE ON es_event_type
-	FOR EACH STATEMENT EXECUTE FUNCTION es_owned_definition_change();
+CREATE TRIGGER es_definition_change BEFORE INSERT OR UPDATE OR DELETE ON es_event_type
+	FOR EACH ROW EXECUTE FUNCTION es_definition_change('event type');
+CREATE TRIGGER es_definition_truncate AFTER TRUNCATE ON es_event_type
+	FOR EACH STATEMENT EXECUTE FUNCTION es_definition_change('event type');
 ALTER TABLE es_event_type
-	ENABLE ALWAYS TRIGGER es_owned_definition_change,
-	ENABLE ALWAYS TRIGGER es_owned_definition_truncate;
+	ENABLE ALWAYS TRIGGER es_definition_change,
+	ENABLE ALWAYS TRIGGER es_definition_truncate;
 
 SELECT pg_catalog.pg_extension_config_dump('es_event_type', '');
 

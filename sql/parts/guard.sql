@@ -25,13 +25,15 @@ ALTER TABLE es_event
 	ENABLE ALWAYS TRIGGER es_event_refuse_row;
 
 -- MERGE cannot be told from INSERT by a trigger, but the server refuses it on
--- any table that has a rule.  This one never applies to anything.
+-- any table that has a rule, from 17 on only where the rule is enabled in the
+-- session's replication role.  This one never applies to anything.
 CREATE RULE es_event_no_merge AS ON DELETE TO es_event WHERE false DO ALSO NOTHING;
+ALTER TABLE es_event ENABLE ALWAYS RULE es_event_no_merge;
 COMMENT ON RULE es_event_no_merge ON es_event IS
 	'makes the server refuse MERGE; has no effect of its own';
 
--- Reader: SELECT.  Writer: INSERT too.  Admin: all that keeps the store
--- running, with the right to grant it.  Each level includes the one before.
+-- Reader: SELECT.  Subscriber: subscriptions of its own.  Writer: INSERT too.
+-- Admin: all that keeps the store running, with the right to grant it.  Each level includes the one before.
 -- The caller must be allowed to grant: an admin, the extension's owner or a
 -- superuser.
 CREATE FUNCTION es_grant(role regrole, level text) RETURNS void
@@ -39,7 +41,7 @@ CREATE FUNCTION es_grant(role regrole, level text) RETURNS void
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	levels CONSTANT text[] := ARRAY['reader', 'writer', 'admin'];
+	levels CONSTANT text[] := ARRAY['reader', 'subscriber', 'writer', 'admin'];
 	given int := array_position(levels, level);
 	option CONSTANT text := CASE level WHEN 'admin' THEN ' WITH GRANT OPTION' ELSE '' END;
 	extension record;
@@ -54,7 +56,7 @@ BEGIN
 	IF given IS NULL THEN
 		RAISE 'invalid level "%"', level USING
 			ERRCODE = 'invalid_parameter_value',
-			HINT = 'Use reader, writer or admin.';
+			HINT = 'Use reader, subscriber, writer or admin.';
 	END IF;
 	SELECT e.oid, n.nspname INTO extension
 		FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -64,10 +66,17 @@ BEGIN
 		SELECT * FROM (VALUES
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
+			('reader', 'SELECT', 'es_epoch'),
 			('reader', 'SELECT', 'es_event_tag'),
 			('reader', 'SELECT', 'es_retagged'),
 			('reader', 'SELECT', 'es_stat_projection'),
 			('reader', 'SELECT', 'es_progress'),
+			('reader', 'SELECT', 'es_tracked_table'),
+			('reader', 'SELECT', 'es_stat_subscription'),
+			('admin', 'SELECT', 'es_subscription'),
+			('admin', 'SELECT', 'es_subscription_consumer'),
+			('admin', 'SELECT', 'es_subscription_partition'),
+			('admin', 'SELECT', 'es_subscription_parked'),
 			('admin', 'SELECT', 'es_projection'),
 			('admin', 'SELECT', 'es_projection_handler'),
 			('admin', 'SELECT', 'es_parked'),
@@ -90,7 +99,12 @@ BEGIN
 			('reader', 'SELECT', 'es_outbox'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_upcaster'),
 			('reader', 'SELECT', 'es_stream'),
-			('admin', 'INSERT, UPDATE', 'es_stream')
+			('admin', 'INSERT, UPDATE', 'es_stream'),
+			('reader', 'SELECT', 'es_event_all'),
+			('reader', 'SELECT', 'es_stat_archive'),
+			('admin', 'SELECT', 'es_archive_segment'),
+			('admin', 'SELECT', 'es_archive_run'),
+			('admin', 'SELECT', 'es_archive_key')
 		) AS v(level, privileges, name)
 	LOOP
 		CONTINUE WHEN array_position(levels, g.level) > given;
@@ -108,11 +122,23 @@ BEGIN
 				('reader', 'es_read_boundary'),
 				('reader', 'es_settled_position'),
 				('reader', 'es_position_at'),
+				('reader', 'es_store'),
 				('reader', 'es_wait_for'),
 				('reader', 'es_state'),
 				('reader', 'es_history'),
 				('reader', 'es_to_cloudevent'),
 				('reader', 'es_from_cloudevent'),
+				('reader', 'es_boundary_state'),
+				('reader', 'es_boundary_history'),
+				('reader', 'es_stream_partition'),
+				('subscriber', 'es_create_subscription'),
+				('subscriber', 'es_drop_subscription'),
+				('subscriber', 'es_fetch'),
+				('subscriber', 'es_ack'),
+				('subscriber', 'es_nack'),
+				('subscriber', 'es_renew'),
+				('subscriber', 'es_seek'),
+				('subscriber', 'es_wait_for_events'),
 				('writer', 'es_append'),
 				('writer', 'es_append_batch'),
 				('writer', 'es_append_if'),
@@ -142,12 +168,19 @@ BEGIN
 				('admin', 'es_undelete_stream'),
 				('admin', 'es_tombstone_stream'),
 				('reader', 'es_stream_list'),
+				('reader', 'es_read_archive'),
+				('reader', 'es_archived_position'),
+				('admin', 'es_archive'),
+				('admin', 'es_export_segment'),
+				('admin', 'es_detach_segment'),
+				('admin', 'es_import_segment'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
 				('admin', 'es_create_projection'),
 				('admin', 'es_drop_projection'),
 				('admin', 'es_on'),
 				('admin', 'es_on_batch'),
+				('admin', 'es_drop_handler'),
 				('admin', 'es_pause_projection'),
 				('admin', 'es_resume_projection'),
 				('admin', 'es_run_projections'),
@@ -155,6 +188,9 @@ BEGIN
 				('admin', 'es_project_at'),
 				('admin', 'es_replay_parked'),
 				('admin', 'es_start_worker'),
+				('admin', 'es_track_table'),
+				('admin', 'es_untrack_table'),
+				('admin', 'zz_es_track_change'),
 				('admin', 'es_grant')
 			) AS v(level, name)
 			JOIN pg_proc p ON p.proname = v.name
@@ -168,4 +204,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION es_grant(regrole, text) IS
-	'let a role read, write or administer the store (level reader, writer or admin)';
+	'let a role read, write or administer the store (level reader, subscriber, writer or admin)';

@@ -141,6 +141,18 @@ CREATE FUNCTION es_on_batch(projection text, handler text) RETURNS void
 COMMENT ON FUNCTION es_on_batch(text, text) IS
 	'add a handler that runs once for each batch of events, over new_events';
 
+-- The handlers of one event type, or without it those that run once a batch:
+-- to define them anew, in the same transaction.  The read tables stay as they
+-- are; es_rebuild_projection computes them by the handlers that there are now.
+CREATE FUNCTION es_drop_handler(
+	projection text,
+	event_type text    DEFAULT NULL,
+	if_exists  boolean DEFAULT false
+) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION es_drop_handler(text, text, boolean) IS
+	'take a projection''s handlers for an event type away, or those for batches';
+
 -- Resuming goes on behind the last event projected, so what happened in
 -- between is projected first.
 CREATE FUNCTION es_pause_projection(name text) RETURNS void

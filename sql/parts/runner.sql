@@ -9,12 +9,22 @@ CREATE PROCEDURE es_run_projections(max_batches integer DEFAULT NULL)
 COMMENT ON PROCEDURE es_run_projections(integer) IS
 	'let all projections catch up, one transaction a batch';
 
--- Tries parked events again, in order; of park_stream, a stream's later
--- events only where the earlier ones succeed.  Answers how many succeeded.
-CREATE FUNCTION es_replay_parked(projection text) RETURNS bigint
-	AS 'MODULE_PATHNAME' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION es_replay_parked(text) IS
-	'try the parked events of a projection again; answers how many succeeded';
+-- Of a projection: tries parked events again, in order; of park_stream, a stream's
+-- later events only where the earlier ones succeed.  Answers how many succeeded.
+-- Of a subscription: lets es_fetch deliver parked events again, in the
+-- order of each stream.  Answers how many.
+-- With stream_id or position, only these; a skipped event of a subscription
+-- comes back by its position alone.  One function serves both, as a name rarely
+-- means both; where it does, kind says which: 'projection' or 'subscription'.
+CREATE FUNCTION es_replay_parked(
+	name       text,
+	stream_id  text   DEFAULT NULL,
+	"position" bigint DEFAULT NULL,
+	kind       text   DEFAULT NULL
+) RETURNS bigint
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION es_replay_parked(text, text, bigint, text) IS
+	'try the parked events of a projection again, or deliver those of a subscription again';
 
 -- True once the projection has passed the position, false after the timeout.
 -- position NULL: this session's last append.  55000 where it cannot come
@@ -42,9 +52,13 @@ CREATE VIEW es_stat_projection AS
 		p.error_position, p.error_handler, p.last_error
 	FROM es_projection p
 	CROSS JOIN LATERAL (SELECT p.mode = 'inline' AND p.status = 'live') AS live(inline)
-	LEFT JOIN LATERAL (SELECT e.position FROM es_event e
-		ORDER BY e.position DESC LIMIT 1) AS last ON true
-	LEFT JOIN LATERAL (SELECT e.recorded_at FROM es_event e
-		WHERE e.position > p.position ORDER BY e.position LIMIT 1) AS next ON true;
+	LEFT JOIN LATERAL (SELECT greatest(
+			(SELECT e.position FROM es_event e ORDER BY e.position DESC LIMIT 1),
+			(SELECT max(s.last_position) FROM es_archive_segment s)) AS position) AS last ON true
+	LEFT JOIN LATERAL (SELECT coalesce(
+			(SELECT s.first_recorded_at FROM es_archive_segment s
+				WHERE s.last_position > p.position ORDER BY s.segment LIMIT 1),
+			(SELECT e.recorded_at FROM es_event e
+				WHERE e.position > p.position ORDER BY e.position LIMIT 1)) AS recorded_at) AS next ON true;
 COMMENT ON VIEW es_stat_projection IS 'where each projection stands, and what is wrong with it';
 GRANT SELECT ON es_stat_projection TO pg_monitor;

@@ -67,7 +67,7 @@ COMMENT ON FUNCTION es_take_snapshot(text, text) IS
 
 -- For folds done in applications.  aggregate is the application's name for
 -- the fold, NULL for the stream's category; not one that the server folds.
--- The event of that version must exist.  Needs INSERT on es_event.
+-- The event of that version must exist and be shown.  Needs INSERT on es_event.
 CREATE FUNCTION es_save_snapshot(
 	stream_id text,
 	version   bigint,

@@ -27,13 +27,13 @@ COMMENT ON COLUMN es_upcaster.new_type IS 'event type from the next version on; 
 COMMENT ON COLUMN es_upcaster.owner IS 'role with whose rights the expression runs';
 COMMENT ON COLUMN es_upcaster.search_path IS 'where the names in the expression are looked up';
 
-CREATE TRIGGER es_owned_definition_change BEFORE INSERT OR UPDATE OR DELETE ON es_upcaster
-	FOR EACH ROW EXECUTE FUNCTION es_owned_definition_change();
-CREATE TRIGGER es_owned_definition_truncate AFTER TRUNCATE ON es_upcaster
-	FOR EACH STATEMENT EXECUTE FUNCTION es_owned_definition_change();
+CREATE TRIGGER es_definition_change BEFORE INSERT OR UPDATE OR DELETE ON es_upcaster
+	FOR EACH ROW EXECUTE FUNCTION es_definition_change('the upcasters of event type');
+CREATE TRIGGER es_definition_truncate AFTER TRUNCATE ON es_upcaster
+	FOR EACH STATEMENT EXECUTE FUNCTION es_definition_change('the upcasters of event type');
 ALTER TABLE es_upcaster
-	ENABLE ALWAYS TRIGGER es_owned_definition_change,
-	ENABLE ALWAYS TRIGGER es_owned_definition_truncate;
+	ENABLE ALWAYS TRIGGER es_definition_change,
+	ENABLE ALWAYS TRIGGER es_definition_truncate;
 
 SELECT pg_catalog.pg_extension_config_dump('es_upcaster', '');
 

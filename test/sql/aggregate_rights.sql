@@ -31,7 +31,7 @@ SELECT current_user;
 -- and he defines nothing
 SELECT es_create_aggregate('mine');
 SELECT es_evolve('account', 'Noted', 'state');
-INSERT INTO es_aggregate VALUES ('mine', 'mine', '', 'text', 1, NULL, 'regress_es_reader', '');
+INSERT INTO es_aggregate VALUES ('mine', 'mine', '', 'text', 1, NULL, NULL, 'regress_es_reader', '');
 
 -- an admin who is not the owner cannot have anything run in the owner's name
 SET ROLE regress_es_other;
@@ -42,7 +42,7 @@ SELECT es_create_aggregate('account', or_replace => true);
 UPDATE es_evolver SET expression = 'state';
 INSERT INTO es_evolver VALUES ('account', 'Other', 'state');
 UPDATE es_aggregate SET initial_state = 'x';
-INSERT INTO es_aggregate VALUES ('mine', 'mine', '', 'text', 1, NULL, 'regress_es_definer', '');
+INSERT INTO es_aggregate VALUES ('mine', 'mine', '', 'text', 1, NULL, NULL, 'regress_es_definer', '');
 SELECT es_create_aggregate('mine', state_type => 'text');
 UPDATE es_aggregate SET owner = 'regress_es_definer' WHERE name = 'mine';
 UPDATE es_evolver SET aggregate = 'mine';

@@ -192,7 +192,7 @@ SELECT appended, conflict_tags FROM es_try_append_if('[{"type": "SeatTaken", "da
 -- Who may.
 CREATE ROLE regress_es_writer;
 GRANT INSERT ON es_event TO regress_es_writer;
-GRANT EXECUTE ON FUNCTION es_append_if(jsonb, jsonb, bigint), es_read(jsonb, bigint, bigint, boolean) TO regress_es_writer;
+GRANT EXECUTE ON FUNCTION es_append_if(jsonb, jsonb, bigint, bigint), es_read(jsonb, bigint, bigint, boolean, boolean, bigint) TO regress_es_writer;
 SET ROLE regress_es_writer;
 SELECT es_append_if('[{"stream": "w-1", "type": "W", "data": 1, "tags": ["w"]}]', NULL) > 0;
 SELECT es_append_if('[{"stream": "w-1", "type": "W", "data": 1}]', '{}');

@@ -80,9 +80,9 @@ DELETE FROM es_event WHERE position = 1;
 CREATE TABLE note (event bigint REFERENCES es_event ON DELETE CASCADE);
 INSERT INTO note VALUES (1);
 TRUNCATE es_event CASCADE;
-CREATE TRIGGER t BEFORE INSERT ON account FOR EACH ROW EXECUTE FUNCTION es_event_insert();
+CREATE TRIGGER t BEFORE INSERT ON account FOR EACH ROW EXECUTE FUNCTION zz_es_event_insert();
 INSERT INTO account VALUES ('s-1');
-SELECT es_event_refuse();
+SELECT zz_es_event_refuse();
 DROP TRIGGER t ON account;
 DROP TABLE note;
 

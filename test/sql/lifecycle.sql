@@ -67,6 +67,12 @@ SELECT es_set_stream('s-2', max_age => interval '1 days 1 hour');
 SELECT reads FROM seen('s-2');
 SELECT es_set_stream('s-2', max_age => interval '0 days 1 hour');
 SELECT reads FROM seen('s-2');
+-- An age before the calendar hides nothing, and is no error.
+SELECT es_set_stream('s-2', max_age => interval '178000000 years');
+SELECT reads FROM seen('s-2');
+SELECT es_set_stream('s-2', max_age => interval '5999 years');
+SELECT reads FROM seen('s-2');
+SELECT es_set_stream('s-2', max_age => interval '0 days 1 hour');
 SELECT es_handle('s-2', 'Add', '5');
 SELECT * FROM seen('s-2');
 SELECT n, try('SELECT es_set_stream(' || a || ')') FROM (VALUES (1, '''x'', 0'), (2, '''x'', -1'), (3, '''x'', max_age => ''0'''), (4, '''x'', truncate_before => 0'), (5, 'NULL'), (6, '''$x''')) v(n, a) ORDER BY n;
@@ -88,8 +94,10 @@ SELECT es_undelete_stream('s-4');
 SELECT es_undelete_stream('none');
 SELECT es_save_snapshot('s-4', 2, '3', 'mine'), es_save_snapshot('s-4', 4, '14', 'mine'), es_truncate_stream('s-4', 4);
 SELECT * FROM es_load_snapshot('s-4', 'mine');
+SELECT es_save_snapshot('s-4', 3, '8', 'mine');
 SELECT es_delete_stream('s-4');
 SELECT * FROM es_load_snapshot('s-4', 'mine');
+SELECT es_save_snapshot('s-4', 4, '14', 'mine');
 
 -- Tombstoned: closed for good, on every route; what was appended before is still answered.
 SELECT es_append('s-5', 'Added', '1', event_id => '00000000-0000-4000-8000-000000000005');

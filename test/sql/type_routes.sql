@@ -59,8 +59,10 @@ SELECT es_create_projection('later', 'async', '{paid}', 'p');
 SELECT es_create_projection('many', 'async', '{paid}', 'p');
 SELECT es_upcast('Paid', 1, $$jsonb_build_object('cents', (event.data ->> 'amount')::int * 100)$$, 'Settled');
 SELECT event_type, type_version, data FROM es_read('{"items": [{"types": ["Paid"]}]}');
+SELECT event_type, type_version, data FROM es_read('{"items": [{"types": ["Paid"]}]}', raw => true);
 SELECT count(*) FROM es_read('{"items": [{"types": ["Settled"]}]}');
 SELECT (e).event_type, (e).type_version, (e).data FROM (SELECT unnest(events) AS e FROM es_read_boundary('{"items": [{"tags": ["p"]}]}')) b;
+SELECT (e).event_type, (e).type_version, (e).data FROM (SELECT unnest(events) AS e FROM es_read_boundary('{"items": [{"tags": ["p"]}]}', raw => true)) b;
 
 -- Handlers know the newest form, inline and later, singly and by the batch.
 SELECT es_on('live', 'Settled', 'INSERT INTO paid VALUES (''live'', event.event_type, event.type_version, (event.data ->> ''cents'')::bigint)');

@@ -204,10 +204,10 @@ COPY es_event (stream_id, event_type, data) FROM PROGRAM
 SQL
 );
 
-# Start so many hostile writers for so many seconds.
+# Start so many hostile writers for so many seconds, with options of pgbench.
 sub start_load
 {
-	my ($node, $writers, $seconds) = @_;
+	my ($node, $writers, $seconds, @options) = @_;
 	my @scripts;
 	my $load = { out => '', err => '' };
 
@@ -225,7 +225,7 @@ sub start_load
 			$node->installed_command('pgbench'), '-n',
 			'-c', $writers,
 			'-T', $seconds,
-			'--max-tries=100', @scripts,
+			'--max-tries=100', @options, @scripts,
 			$node->connstr('postgres')
 		],
 		'>', \$load->{out}, '2>', \$load->{err},

@@ -133,6 +133,8 @@ ok( $replica->safe_psql('postgres',
 	'the local sequence is beyond all positions');
 sqlstate_is($replica, 'SELECT es_settle()', '55000',
 	'es_settle() belongs to the origin');
+like(($replica->psql('postgres', 'SELECT es_settle()'))[2],
+	qr/cannot settle a store that is replicated from another/, 'and says so');
 
 # Somebody at the origin who turned the guard off changes events there, but
 # not here.

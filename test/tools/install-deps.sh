@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 #
-# install-deps.sh [build|test|ci]: see that what a target needs is there.
+# install-deps.sh [build|test|matrix|ci]: see that what a target needs is there.
 #
 #	build	a compiler and PostgreSQL's server and headers
 #	test	the same, and what the test suites use (the default)
-#	ci		the same, and a second compiler and the static checkers
+#	matrix	the same, and a second compiler
+#	ci		the same, and the static checkers and a maker of other Debians
 #
 # Each need is probed by what it is used for, not by its package, so a
 # PostgreSQL built from source (PG_CONFIG=/path/to/pg_config) counts as well as
@@ -13,7 +14,8 @@
 #
 # Debian's server package would create a cluster and start it.  The targets of
 # this project leave no server running, so a server that this script installs
-# comes without one; "pg_createcluster 15 main --start" makes it later.
+# comes without one; "pg_createcluster 15 main --start" makes it later.  Nor are
+# other servers started, now or when the machine is: they are the tests' own.
 set -euo pipefail
 
 level=${1:-test}
@@ -80,14 +82,27 @@ missing()
 	[[ $level == test ]] && return
 
 	have clang || echo clang
+	[[ $level == matrix ]] && return
+
+	have clang-tidy || echo clang-tidy
 	have cppcheck || echo cppcheck
 	have shellcheck || echo shellcheck
+	! have apt-get || PATH=$PATH:/usr/sbin have debootstrap || echo debootstrap
+}
+
+# Prints what is missing of the things without which some tests are skipped.
+optional()
+{
+	[[ $level == build ]] && return
+	have redis-server || echo redis-server
+	have nats-server || [[ -x /usr/sbin/nats-server ]] || echo nats-server
+	have node || printf '%s\n' nodejs npm
 }
 
 case $level in
-	build | test | ci) ;;
+	build | test | matrix | ci) ;;
 	*)
-		echo "usage: install-deps.sh [build|test|ci]" >&2
+		echo "usage: install-deps.sh [build|test|matrix|ci]" >&2
 		exit 2
 		;;
 esac
@@ -98,8 +113,15 @@ if [[ $pg_config == */* && ! -x $pg_config ]]; then
 fi
 
 mapfile -t packages < <(missing | sort -u)
-[[ ${#packages[@]} -eq 0 ]] && exit 0
+mapfile -t extras < <(optional)
+[[ ${#packages[@]} -eq 0 && ${#extras[@]} -eq 0 ]] && exit 0
 
+# Tests that cannot run say so; that is no reason to run none.
+if [[ ${#packages[@]} -eq 0 ]] &&
+	{ ! have apt-get || { [[ $(id -u) -ne 0 ]] && ! have sudo; }; }; then
+	echo "cannot be installed here, and some tests are skipped without: ${extras[*]}" >&2
+	exit 0
+fi
 if ! have apt-get; then
 	echo "missing, and there is no apt-get to install it: ${packages[*]}" >&2
 	exit 1
@@ -116,11 +138,12 @@ fi
 
 log=$(mktemp)
 no_cluster=/etc/postgresql-common/createcluster.d/eventstore-install.conf
-placed=
+no_start=/usr/sbin/policy-rc.d
+placed=()
 finish()
 {
 	rm -f "$log"
-	[[ -z $placed ]] || "${as_root[@]}" rm -f "$no_cluster"
+	[[ ${#placed[@]} -eq 0 ]] || "${as_root[@]}" rm -f "${placed[@]}"
 }
 trap finish EXIT
 
@@ -133,22 +156,51 @@ run_quietly()
 	fi
 }
 
+# install PACKAGE...
+install()
+{
+	run_quietly apt-get -q -y -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \
+		install --no-install-recommends "$@"
+}
+
+# place FILE TEXT: for the time of this script, unless there is one.
+place()
+{
+	[[ ! -e $1 ]] || return 0
+	"${as_root[@]}" mkdir -p "${1%/*}"
+	placed+=("$1")
+	echo "$2" | "${as_root[@]}" tee "$1" >/dev/null
+}
+
+# Packages that bring a server of their own start it, and with the machine, too.
+install_stopped()
+{
+	place "$no_start" $'#!/bin/sh\nexit 101'
+	[[ -x $no_start ]] || "${as_root[@]}" chmod +x "$no_start"
+	install "$1" || return
+	[[ $1 != *-server ]] || ! have systemctl ||
+		"${as_root[@]}" systemctl -q disable "$1.service" >/dev/null 2>&1 || true
+}
+
 echo "installing with apt: updating the package lists"
-run_quietly apt-get -q -o Acquire::Retries=3 update
-major=$(debian_major)
-packages=("${packages[@]//PG/$major}")
-
-if [[ " ${packages[*]} " == *" postgresql-$major "* && ! -e $no_cluster ]]; then
-	"${as_root[@]}" mkdir -p "${no_cluster%/*}"
-	placed=yes
-	echo "create_main_cluster = false" | "${as_root[@]}" tee "$no_cluster" >/dev/null
-fi
-echo "installing with apt: ${packages[*]}"
-run_quietly apt-get -q -y -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \
-	install --no-install-recommends "${packages[@]}"
-
-mapfile -t packages < <(missing | sort -u)
-if [[ ${#packages[@]} -gt 0 ]]; then
-	echo "still missing after the installation, for \"$pg_config\": ${packages[*]//PG/$major}" >&2
+if ! run_quietly apt-get -q -o Acquire::Retries=3 update && [[ ${#packages[@]} -gt 0 ]]; then
 	exit 1
 fi
+if [[ ${#packages[@]} -gt 0 ]]; then
+	major=$(debian_major)
+	packages=("${packages[@]//PG/$major}")
+	[[ " ${packages[*]} " != *" postgresql-$major "* ]] ||
+		place "$no_cluster" "create_main_cluster = false"
+	echo "installing with apt: ${packages[*]}"
+	install "${packages[@]}"
+
+	mapfile -t packages < <(missing | sort -u)
+	if [[ ${#packages[@]} -gt 0 ]]; then
+		echo "still missing after the installation, for \"$pg_config\": ${packages[*]//PG/$major}" >&2
+		exit 1
+	fi
+fi
+for package in "${extras[@]}"; do
+	echo "installing with apt: $package"
+	install_stopped "$package" || echo "$package cannot be installed: the tests that need it are skipped" >&2
+done

@@ -2,15 +2,17 @@
 #
 # readme-sql.sh FILE: run the SQL of a Markdown file as a reader would.
 #
-# Every ```sql block runs in order, each by a psql of its own, all in one new
-# database, stopping at the first error.  What follows "sql" says what to expect:
+# Every ```sql block runs in order, each by a psql of its own, in a new database,
+# stopping at the first error.  What follows "sql" says what to expect, and where:
 #
 #	```sql					succeeds
 #	```sql error=40001		fails, and with this SQLSTATE
+#	```sql database=NAME	runs in another database, as do the blocks after it;
+#							it is made when it is named first ("readme" is the first)
 #
 # Blocks of other languages are left alone.  Prints "ok" or "not ok" a block,
 # with its line, as a TAP test does, and psql's output where it was not ok.
-# Needs a server reachable by the PG* variables, and leaves the database there.
+# Needs a server reachable by the PG* variables, and leaves the databases there.
 set -euo pipefail
 
 file=$1
@@ -37,8 +39,15 @@ awk -v dir="$dir" '
 	END							{ if (open) print "unclosed", NR, "" }
 ' "$file" >"$dir/list"
 
-database=readme
-createdb "$database"
+# use DATABASE: make it if it is new, and run what follows in it
+declare -A made
+use()
+{
+	database=$1
+	[[ -n ${made[$1]:-} ]] || createdb "$1"
+	made[$1]=yes
+}
+use readme
 
 # run_block NUMBER: psql's output, with the SQLSTATE in each error.
 run_block()
@@ -63,6 +72,12 @@ expectation_met()
 failed=0
 while read -r number line info; do
 	status=0
+	case $info in
+		database=*)
+			use "${info#database=}"
+			info=
+			;;
+	esac
 	[[ $number == unclosed ]] || run_block "$number" || status=$?
 	if [[ $number != unclosed ]] && expectation_met "$status" "$info"; then
 		echo "ok $number - ${file##*/} line $line${info:+ ($info)}"

@@ -21,9 +21,10 @@ SUITES=${SUITES:-regress isolation examples readme tap}
 TESTS=${TESTS:-*}
 JOBS=${JOBS:-2}
 
-# A suite that hangs is a failure too.
-suite_seconds=1200
-tap_seconds=600
+# A suite that hangs is a failure too.  A server that is slowed down on purpose
+# may take its time (ES_PATIENCE, a factor).
+suite_seconds=$((1200 * ${ES_PATIENCE:-1}))
+tap_seconds=$((600 * ${ES_PATIENCE:-1}))
 
 passed=0
 failed=0
@@ -198,7 +199,7 @@ run_tap()
 	export PG_REGRESS=$pkglibdir/pgxs/src/test/regress/pg_regress
 	export TESTDIR=$PWD TESTDATADIR=$PWD/tmp_check TESTLOGDIR=$PWD/tmp_check/log
 	local status=0 start=$SECONDS
-	timeout --foreground "$tap_seconds" \
+	LD_PRELOAD=${ES_PRELOAD:-} timeout --foreground "$tap_seconds" \
 		prove -v -I "$perl" -I test/t "test/t/$name.pl" >"$logs/$name" 2>&1 || status=$?
 	echo "$status $((SECONDS - start))" >"$logs/$name.status"
 }
@@ -241,18 +242,20 @@ names_of()
 }
 
 # A crash of the server is a failure of its own, whatever the tests made of it:
-# any of the common server, and a failed assertion of a TAP test's.
+# any of the common server, and a failed assertion of a TAP test's.  So is what
+# a sanitizer or valgrind has to say.
 look_for_crashes()
 {
-	local crashes=$logs/crashes
+	local crashes=$logs/crashes words='TRAP:|runtime error:|ERROR: AddressSanitizer'
 
 	{
-		grep -E 'TRAP:|PANIC:|was terminated by signal' "$ES_WORK/server/server.log" || true
-		grep -E 'TRAP:' -r tmp_check/log 2>/dev/null || true
+		grep -E "$words|PANIC:|was terminated by signal" "$ES_WORK/server/server.log" || true
+		grep -E "$words" -r tmp_check/log 2>/dev/null || true
+		cat "$ES_WORK"/valgrind/* 2>/dev/null || true
 	} >"$crashes"
 	[[ -s $crashes ]] || return 0
-	heading "servers crashed"
-	show "$crashes" 20
+	heading "servers crashed, or did what they must not"
+	head -n 200 "$crashes" | sed 's/^/    /'
 	failed=$((failed + 1))
 }
 

@@ -5,7 +5,9 @@
 #	server_stop		stop it; its directory, ES_WORK/server, stays for a look
 #
 # server_start sets PGHOST, PGUSER and PATH, so that psql and its kin find the
-# server and fit it.  More settings can be appended to server_settings before.
+# server and fit it.  More settings can be appended to server_settings before,
+# or be in ES_SETTINGS, separated by semicolons.  ES_POSTGRES names a script of
+# this tree to start in place of postgres; ES_PRELOAD a library to load first.
 # shellcheck shell=bash
 
 # Everything is thrown away, so nothing needs to reach the disk.
@@ -28,12 +30,16 @@ server_start()
 		cat "$dir/initdb.log"
 		return 1
 	fi
-	echo "unix_socket_directories = '$PGHOST'$server_settings" >>"$dir/data/postgresql.conf"
-	# Newer minor releases load only those output plugins that they are told of.
-	if postgres --describe-config 2>/dev/null | grep '^output_plugin_libraries' >/dev/null; then
-		echo "output_plugin_libraries = 'pgoutput, eventstore'" >>"$dir/data/postgresql.conf"
-	fi
-	if ! pg_ctl -D "$dir/data" -l "$dir/server.log" -w -t 60 start >"$dir/pg_ctl.log" 2>&1; then
+	{
+		echo "unix_socket_directories = '$PGHOST'$server_settings"
+		tr ';' '\n' <<<"${ES_SETTINGS:-}"
+		# Newer minor releases load only those output plugins that they are told of.
+		if postgres --describe-config 2>/dev/null | grep '^output_plugin_libraries' >/dev/null; then
+			echo "output_plugin_libraries = 'pgoutput, eventstore'"
+		fi
+	} >>"$dir/data/postgresql.conf"
+	if ! LD_PRELOAD=${ES_PRELOAD:-} pg_ctl -D "$dir/data" -l "$dir/server.log" -w -t 300 \
+		${ES_POSTGRES:+-p "$PWD/$ES_POSTGRES"} start >"$dir/pg_ctl.log" 2>&1; then
 		cat "$dir/pg_ctl.log" "$dir/server.log"
 		return 1
 	fi

@@ -65,6 +65,14 @@ check_cppcheck()
 		src
 }
 
+# What it looks for is in .clang-tidy.  It would rather be told how each file is
+# compiled; that it was not it says on its standard error.
+check_clang-tidy()
+{
+	files 'src/*.c' | xargs -P 2 -n 4 clang-tidy --quiet \
+		--extra-arg="-I$("$pg_config" --includedir-server)" --extra-arg=-D_GNU_SOURCE 2>/dev/null
+}
+
 # SC2317: functions that only a trap calls are not seen to be called.
 check_shellcheck()
 {
@@ -76,6 +84,13 @@ check_version-in-compat-only()
 {
 	# shellcheck disable=SC2046
 	no_line 'PG_VERSION_NUM' $(files 'src/*.[ch]' | grep -v '^src/compat\.h$')
+}
+
+# CI builds against 17 at most; these are gone in 18.
+check_no-macro-that-18-dropped()
+{
+	# shellcheck disable=SC2046
+	no_line 'pg_attribute_noreturn|INT64_MODIFIER' $(files 'src/*.[ch]' | grep -v '^src/compat\.h$')
 }
 
 check_no-trailing-whitespace()
@@ -118,6 +133,12 @@ check_every-test-has-its-output()
 		fi
 	done
 	return $missing
+}
+
+# README.md lists every error, and a test provokes it.
+check_errors-listed()
+{
+	PG_CONFIG=$pg_config test/tools/errors.pl check
 }
 
 case ${1:-} in

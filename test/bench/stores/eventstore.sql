@@ -66,3 +66,19 @@ BEGIN
 	PERFORM es_append_batch('account-long', array_fill('Deposited'::text, ARRAY[50]), array_fill(payload, ARRAY[50]));
 	PERFORM es_append_batch('account-short', array_fill('Deposited'::text, ARRAY[10]), array_fill(payload, ARRAY[10]));
 END $$;
+
+-- What types.pl measures, once: a check of two terms, and upcasters that rename a key and add one.
+CREATE FUNCTION declare_types(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF EXISTS (SELECT FROM es_event_type) THEN
+		RETURN;
+	END IF;
+	PERFORM es_create_event_type('Checked', check_expression => '(event.data ->> ''amount'')::numeric > 0 AND event.data ? ''currency''');
+	PERFORM es_upcast('One', 1, 'jsonb_build_object(''value'', event.data -> ''amount'', ''currency'', event.data -> ''currency'')');
+	PERFORM es_upcast('Two', 1, 'jsonb_build_object(''value'', event.data -> ''amount'', ''currency'', event.data -> ''currency'')');
+	PERFORM es_upcast('Two', 2, 'event.data || ''{"channel": "web"}''');
+	PERFORM es_append_batch('one-1', array_fill('One'::text, '{10000}'), array_fill(payload, '{10000}'));
+	PERFORM es_append_batch('two-1', array_fill('Two'::text, '{10000}'), array_fill(payload, '{10000}'));
+	PERFORM es_create_aggregate('one', initial_state => '0', state_type => 'numeric', snapshot_every => NULL);
+	PERFORM es_evolve('one', 'One', 'state + (event.data ->> ''value'')::numeric');
+END $$;

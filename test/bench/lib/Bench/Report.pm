@@ -15,7 +15,7 @@ my %name = (
 	advisory => 'advisory lock + max(version)',
 	head => 'stream head row');
 
-my %measure_name = (rate => 'events/s', cost => 'time per event', cpu => 'server CPU per event', bytes => 'bytes per event', errors => 'errors');
+my %measure_name = (rate => 'events/s', cost => 'time per event', pace => 'events per second of server CPU', cpu => 'server CPU per event', bytes => 'bytes per event', errors => 'errors');
 
 sub median
 {
@@ -55,12 +55,12 @@ sub slurp
 	return <$file>;
 }
 
-# The value of a measure in one round; cost is the inverse of rate.
+# The value of a measure in one round; cost is the inverse of rate, and pace of cpu.
 sub value
 {
 	my ($figure, $is) = @_;
 
-	return $is eq 'cost' ? 1 / $figure->{rate} : $figure->{$is};
+	return $is eq 'cost' ? 1 / $figure->{rate} : $is eq 'pace' ? 1 / $figure->{cpu} : $figure->{$is};
 }
 
 # A measure of one contender as a ratio to another's, round by round.

@@ -13,7 +13,8 @@
 #              unit     events per transaction, when it is not the piece's
 #   client     pgbench lines that work out what every contender needs: the client's own work, equal for all
 #   wants      [ { is, of, than, least | most }, … ]: a ratio, of the median over rounds.
-#              is: rate (events per second), cost (its inverse), cpu (server CPU per event), bytes (on disk per event)
+#              is: rate (events per second), cost (its inverse), cpu (server CPU per event), pace (its inverse: events per
+#              second of an idle core), bytes (on disk per event)
 #              of: a contender, eventstore when not given;  than: a contender, or peers: all the other stores, each
 #   unit       events per transaction (1)
 #   clients    numbers of clients to try (those of --clients)
