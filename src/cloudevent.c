@@ -515,8 +515,13 @@ append_places(StringInfo out, const Datum *values, const bool *nulls)
 		EsJsonAppendTime(out, values[ES_EVENT_RECORDED_AT - 1]);
 	}
 	if (!nulls[ES_EVENT_POSITION - 1])
-		appendStringInfo(out, ",\"sequence\":\"%0*" INT64_MODIFIER "d\"",
-						 ES_SEQUENCE_DIGITS, DatumGetInt64(values[ES_EVENT_POSITION - 1]));
+	{
+		char		digits[32];
+		int			len = pg_lltoa(DatumGetInt64(values[ES_EVENT_POSITION - 1]), digits);
+
+		appendStringInfo(out, ",\"sequence\":\"%.*s%s\"",
+						 Max(0, ES_SEQUENCE_DIGITS - len), "0000000000000000000", digits);
+	}
 	if (!nulls[ES_EVENT_VERSION - 1])
 		appendStringInfo(out, ",\"streamversion\":\"" INT64_FORMAT "\"",
 						 DatumGetInt64(values[ES_EVENT_VERSION - 1]));

@@ -75,5 +75,6 @@ SELECT pubinsert, pubupdate, pubdelete, pubtruncate, string_agg(prrelid::regclas
 SELECT es_create_publication('regress_es_Pub');
 SELECT es_create_publication(NULL);
 DROP PUBLICATION "regress_es_Pub";
+SELECT zz_es_settled_arrive();
 DROP FUNCTION try;
 DROP EXTENSION eventstore;

@@ -264,5 +264,9 @@ $consumer = consumer_start('first_db', $file, options => ['formt=plain']);
 IPC::Run::finish($consumer->{run});
 like($consumer->{err}, qr/unrecognized option "formt"/, 'an unknown option is an error');
 
+$consumer = consumer_start('first_db', $file, options => ['types']);
+IPC::Run::finish($consumer->{run});
+like($consumer->{err}, qr/option "types" needs a value/, 'and so is one without a value');
+
 $node->stop;
 done_testing();
