@@ -30,7 +30,7 @@ ROOMS = eventstore catalog point \
 	check check_schema check_health check_event check_index \
 	export archiver archive_check \
 	match query_template boundary event_set boundary_read append_if boundary_state retag \
-	handler definition definition_digest versioned template type_check event_type upcast \
+	handler definition definition_digest versioned template type_check event_type upcast cloudevent output_plugin \
 	digest category aggregate aggregate_define fold snapshot_table snapshot snapshot_due app_snapshot kept state \
 	decider command_id command trial \
 	query wake projection apply inline batch runner wait shadow rebuild worker \
@@ -47,6 +47,7 @@ PARTS = catalog definition event_type upcast \
 	projection runner rebuild worker \
 	track \
 	subscription \
+	cloudevent \
 	stat report \
 	comment privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
@@ -61,6 +62,7 @@ REGRESS = catalog stream append read log epoch guard trigger check hijack \
 	projection projection_rights runner rebuild drop_handler \
 	track track_rights errors \
 	subscription subscription_park subscription_archive \
+	cloudevent decoding decoding_upcast \
 	stat doctor report
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))

@@ -117,7 +117,7 @@ EsAggregateGeneration(void)
 void
 EsAggregateInit(void)
 {
-	CacheRegisterRelcacheCallback(on_relation_change, (Datum) 0);
+	EsOnRelationChange(on_relation_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, on_row_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, on_row_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, on_row_change, (Datum) 0);

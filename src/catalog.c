@@ -25,6 +25,7 @@
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -39,6 +40,16 @@
 static EsStore store;			/* valid while store_known */
 static bool store_known = false;
 
+/* Who else is told of changes to relations. */
+#define ES_MAX_LISTENERS 32
+
+static struct
+{
+	RelcacheCallbackFunction function;
+	Datum		arg;
+}			listeners[ES_MAX_LISTENERS];
+static int	nlisteners = 0;
+
 static void
 forget_store(Datum arg, Oid relid)
 {
@@ -52,10 +63,33 @@ forget_store(Datum arg, Oid relid)
 		store_known = false;
 }
 
+static void
+on_relation_change(Datum arg, Oid relid)
+{
+	forget_store(arg, relid);
+	for (int i = 0; i < nlisteners; i++)
+		listeners[i].function(listeners[i].arg, relid);
+}
+
+/*
+ * Have a function called whenever a relation's cache entry is invalidated.
+ * All rooms share one of the server's few places for such callbacks: it has
+ * ten for itself and all libraries, and ends the session for want of one.
+ */
+void
+EsOnRelationChange(RelcacheCallbackFunction function, Datum arg)
+{
+	if (nlisteners >= ES_MAX_LISTENERS)
+		elog(FATAL, "out of places for relation cache callbacks");
+	listeners[nlisteners].function = function;
+	listeners[nlisteners].arg = arg;
+	nlisteners++;
+}
+
 void
 EsCatalogInit(void)
 {
-	CacheRegisterRelcacheCallback(forget_store, (Datum) 0);
+	CacheRegisterRelcacheCallback(on_relation_change, (Datum) 0);
 }
 
 /*
@@ -368,24 +402,82 @@ EsSettledRead(Snapshot snapshot)
 }
 
 /*
+ * Does the table still exist?  While logical decoding looks back, its catalog
+ * entry says only that it once did.
+ */
+static bool
+still_exists(Oid table)
+{
+	Snapshot	now = RegisterSnapshot(GetNonHistoricCatalogSnapshot(RelationRelationId));
+	Relation	rel = table_open(RelationRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		exists;
+
+	ScanKeyInit(&key, Anum_pg_class_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(table));
+	scan = systable_beginscan(rel, ClassOidIndexId, true, now, 1, &key);
+	exists = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	UnregisterSnapshot(now);
+	return exists;
+}
+
+/*
+ * Visit all rows of a user catalog table as they were, in any order; none if
+ * it was dropped since.  Goes by the heap alone: only that is kept up with
+ * when the table is rewritten, as TOAST tables and indexes are not.
+ */
+static void
+scan_history(Oid table, EsRowVisitor visit, void *arg)
+{
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	LockRelationOid(table, AccessShareLock);
+	if (still_exists(table))
+	{
+		rel = table_open(table, NoLock);
+		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+			if (!visit(rel, tuple, arg))
+				break;
+		systable_endscan(scan);
+		table_close(rel, NoLock);
+	}
+	UnlockRelationOid(table, AccessShareLock);
+}
+
+/*
  * Visit the rows of a table of definitions, in the order of its primary key:
  * all, or those whose text column "key", the first of it, has the value.
  *
  * As with the server's own catalogs, what counts is what is committed by now,
  * at every isolation level: what a session compiles from it is kept beyond
  * the transaction.  No privilege is asked for; what may be shown to whom is
- * the caller's business.
+ * the caller's business.  In logical decoding, where only all rows may be
+ * asked for, it is what was committed then.
  */
 void
 EsCatalogScan(Oid table, AttrNumber key, const char *value,
 			  EsRowVisitor visit, void *arg)
 {
-	Relation	rel = table_open(table, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(table));
+	Relation	rel;
+	Snapshot	snapshot;
 	ScanKeyData skey;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	if (HistoricSnapshotActive())
+	{
+		Assert(value == NULL);
+		scan_history(table, visit, arg);
+		return;
+	}
+	rel = table_open(table, AccessShareLock);
+	snapshot = RegisterSnapshot(GetCatalogSnapshot(table));
 	if (value != NULL)
 		ScanKeyEntryInitialize(&skey, 0, key, BTEqualStrategyNumber,
 							   InvalidOid, C_COLLATION_OID, F_TEXTEQ,

@@ -9,6 +9,7 @@
 #include "access/htup.h"
 #include "access/tupdesc.h"
 #include "storage/lockdefs.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -87,6 +88,7 @@ typedef struct EsStore
 typedef bool (*EsRowVisitor) (Relation rel, HeapTuple tuple, void *arg);
 
 extern void EsCatalogInit(void);
+extern void EsOnRelationChange(RelcacheCallbackFunction function, Datum arg);
 extern const EsStore *EsStoreGet(void);
 extern Oid	EsGateOid(void);
 extern bool EsIsInstalled(void);

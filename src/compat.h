@@ -12,6 +12,7 @@
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
 #include "parser/parse_relation.h"
+#include "replication/reorderbuffer.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -149,6 +150,17 @@ EsJsonIsValid(const char *text)
 									   PG_UTF8, true);
 #endif
 	return pg_parse_json(lex, &nullSemAction) == JSON_SUCCESS;
+}
+
+/* The row that a decoded change put into its table. */
+static inline HeapTuple
+EsChangeNewTuple(ReorderBufferChange *change)
+{
+#if PG_VERSION_NUM >= 170000
+	return change->data.tp.newtuple;
+#else
+	return &change->data.tp.newtuple->tuple;
+#endif
 }
 
 #endif							/* ES_COMPAT_H */

@@ -147,7 +147,16 @@ append_insert(Writing *writing, const char *table)
 	appendStringInfoString(sql, ") VALUES (");
 	for (int i = 0; i < writing->ncolumns; i++)
 		appendStringInfo(sql, "%s$%d", i == 0 ? "" : ", ", i + 1);
-	appendStringInfoString(sql, ") ON CONFLICT (");
+	appendStringInfoChar(sql, ')');
+}
+
+/* What the rows that are in the way are told by. */
+static void
+append_conflict(Writing *writing)
+{
+	StringInfo	sql = &writing->sql;
+
+	appendStringInfoString(sql, " ON CONFLICT (");
 	for (int i = 0; i < writing->nkeys; i++)
 		appendStringInfo(sql, "%s%s", i == 0 ? "" : ", ", column_name(writing, i + 1));
 	appendStringInfoChar(sql, ')');
@@ -168,6 +177,28 @@ append_update(Writing *writing, int last)
 }
 
 /*
+ * ON CONFLICT cannot be used on a user catalog table: remove the row that is
+ * to be replaced, while nobody else writes.
+ */
+static void
+remove_replaced(Writing *writing, const char *table)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "LOCK TABLE ONLY %%s.%s IN SHARE ROW EXCLUSIVE MODE",
+					 quote_identifier(table));
+	EsCatalogWrite(sql.data, 0, NULL, NULL, NULL);
+	resetStringInfo(&sql);
+	appendStringInfo(&sql, "DELETE FROM %%s.%s WHERE ", quote_identifier(table));
+	for (int i = 0; i < writing->nkeys; i++)
+		appendStringInfo(&sql, "%s%s OPERATOR(pg_catalog.=) $%d", i == 0 ? "" : " AND ",
+						 column_name(writing, i + 1), i + 1);
+	EsCatalogWrite(sql.data, writing->nkeys, writing->types, writing->values,
+				   writing->nulls);
+}
+
+/*
  * Write the row, with the caller's privileges and as its owner.  False if a
  * row with the same key was left as it is.
  */
@@ -181,7 +212,16 @@ EsDefinitionWrite(const EsDefinitionRow *row, EsOnConflict conflict)
 	begin_writing(&writing, rel, row);
 	initStringInfo(&writing.sql);
 	append_insert(&writing, RelationGetRelationName(rel));
-	if (conflict == ES_CONFLICT_NOTHING)
+	if (RelationIsUsedAsCatalogTable(rel))
+	{
+		Assert(conflict == ES_CONFLICT_REPLACE);
+		remove_replaced(&writing, RelationGetRelationName(rel));
+	}
+	else
+		append_conflict(&writing);
+	if (RelationIsUsedAsCatalogTable(rel))
+		;						/* nothing is in the way */
+	else if (conflict == ES_CONFLICT_NOTHING)
 		appendStringInfoString(&writing.sql, " DO NOTHING");
 	else
 		append_update(&writing, conflict == ES_CONFLICT_REPLACE ?

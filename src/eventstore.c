@@ -10,11 +10,13 @@
 
 #include "aggregate.h"
 #include "catalog.h"
+#include "cloudevent.h"
 #include "decider.h"
 #include "event_type.h"
 #include "kept.h"
 #include "lifecycle.h"
 #include "metadata.h"
+#include "output_plugin.h"
 #include "point.h"
 #include "projection.h"
 #include "runner.h"
@@ -36,6 +38,8 @@ _PG_init(void)
 	EsLifecycleInit();
 	EsEventTypeInit();
 	EsUpcastInit();
+	EsCloudEventInit();
+	EsOutputPluginInit();
 	EsMetadataInit();
 	EsWakeInit();
 	EsInlineInit();

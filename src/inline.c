@@ -71,7 +71,7 @@ forget_definitions(Datum arg, Oid relid)
 void
 EsInlineInit(void)
 {
-	CacheRegisterRelcacheCallback(forget_definitions, (Datum) 0);
+	EsOnRelationChange(forget_definitions, (Datum) 0);
 	EsInsertedRegister(&inline_routine);
 }
 

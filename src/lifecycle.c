@@ -82,7 +82,7 @@ on_relation_change(Datum arg, Oid relid)
 void
 EsLifecycleInit(void)
 {
-	CacheRegisterRelcacheCallback(on_relation_change, (Datum) 0);
+	EsOnRelationChange(on_relation_change, (Datum) 0);
 }
 
 /*

@@ -8,6 +8,14 @@
  * versioned.c keeps the definitions; programs belong to the reader.  Readers
  * may be nested, and a change may come while one is under way: a reader goes
  * on with the definitions that it began with.
+ *
+ * The output plugin upcasts inside logical decoding, where definitions are as
+ * they were when the event was inserted and no ordinary table can be read.
+ * There an event goes along the chain as far as the upcasters call no function
+ * of users' that is STABLE, since such a function may read tables.  One that is
+ * marked IMMUTABLE and does so all the same is stopped by an error, and an
+ * upcaster that is too long to stand in its row cannot be read at all and is
+ * passed by.
  */
 #include "postgres.h"
 
@@ -15,12 +23,16 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/transam.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -59,6 +71,7 @@ struct EsUpcast
 	ParamListInfo params;
 	TupleTableSlot *slot;		/* the event as it is shown */
 	const Upcaster *running;	/* for an error's context */
+	bool		decodes;		/* under a historic snapshot */
 	bool		keep_rights;	/* stay in the definer's name between events */
 	const EsDefiner *definer;	/* in whose name we are; NULL: the caller's */
 	EsRights	rights;			/* what to go back to */
@@ -232,6 +245,7 @@ EsUpcastBegin(TupleDesc event, bool keep_rights)
 		return NULL;
 	upcast = palloc0(sizeof(EsUpcast));
 	upcast->upcasters = cache.current;
+	upcast->decodes = HistoricSnapshotActive();
 	upcast->keep_rights = keep_rights;
 	upcast->context = AllocSetContextCreate(CurrentMemoryContext,
 											"eventstore upcast",
@@ -288,6 +302,92 @@ ready_program(EsUpcast *upcast, const EsVersioned *upcaster)
 	return *program;
 }
 
+/* ----- in logical decoding ----- */
+
+static bool
+may_read_tables(Oid function, void *arg)
+{
+	return function >= FirstNormalObjectId &&
+		func_volatile(function) != PROVOLATILE_IMMUTABLE;
+}
+
+/* Does the planned expression call a function that may read tables? */
+static bool
+calls_readers(Node *node, void *arg)
+{
+	return node != NULL &&
+		(check_functions_in_node(node, may_read_tables, arg) ||
+		 expression_tree_walker(node, calls_readers, arg));
+}
+
+static ExecutorStart_hook_type next_executor_start = NULL;
+static bool refusing = false;	/* refuse_tables was put in front of it */
+static bool decoding = false;	/* an upcaster is running there */
+
+/*
+ * Nothing but catalogs can be read there, and this server version might not
+ * refuse, but answer with rows of the past.
+ */
+static void
+refuse_tables(QueryDesc *query, int eflags)
+{
+	if (decoding && query->plannedstmt->relationOids != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot read tables in logical decoding"),
+				 errhint("Mark the functions that the upcaster calls as STABLE, if they read tables, and decode with the option \"upcast\" off as far as the events of before.")));
+	if (next_executor_start != NULL)
+		next_executor_start(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+}
+
+/*
+ * Evaluate the program where functions find a snapshot to plan with, and no
+ * table to read.
+ */
+static Datum
+evaluate_decoding(ExprState *program, ExprContext *econtext, bool *isnull)
+{
+	Datum		value = (Datum) 0;
+
+	if (!refusing)
+	{
+		next_executor_start = ExecutorStart_hook;
+		ExecutorStart_hook = refuse_tables;
+		refusing = true;
+	}
+	PushActiveSnapshot(GetCatalogSnapshot(InvalidOid));
+	decoding = true;
+	PG_TRY();
+	{
+		value = ExecEvalExpr(program, econtext, isnull);
+	}
+	PG_FINALLY();
+	{
+		decoding = false;
+	}
+	PG_END_TRY();
+	PopActiveSnapshot();
+	return value;
+}
+
+/* May the upcaster run here?  It is compiled then. */
+static bool
+may_run(EsUpcast *upcast, Upcaster *upcaster)
+{
+	if (likely(!upcast->decodes) || ES_BUG == 104)
+		return true;
+	if (upcaster->versioned.expression == NULL)
+	{
+		leave_rights(upcast);
+		compile_upcaster(&upcast->upcasters, &upcaster->versioned);
+	}
+	return !calls_readers(upcaster->versioned.expression->cached->expr, NULL);
+}
+
+/* ----- upcast, continued ----- */
+
 /* Tell of which event an error speaks. */
 static void
 point_to_event(void *arg)
@@ -313,7 +413,10 @@ run_upcaster(EsUpcast *upcast, const EsVersioned *upcaster)
 
 	EsParamsSetSlot(upcast->params, &upcast->upcasters.scope->variables[0],
 					upcaster->expression->text.used, upcast->slot);
-	data = ExecEvalExpr(program, upcast->econtext, &isnull);
+	if (unlikely(upcast->decodes))
+		data = evaluate_decoding(program, upcast->econtext, &isnull);
+	else
+		data = ExecEvalExpr(program, upcast->econtext, &isnull);
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -344,12 +447,15 @@ upcast_once(EsUpcast *upcast, Upcaster *upcaster)
 }
 
 static Upcaster *
-upcaster_of(const EsUpcast *upcast, TupleTableSlot *slot)
+upcaster_of(EsUpcast *upcast, TupleTableSlot *slot)
 {
+	Upcaster   *upcaster;
+
 	slot_getsomeattrs(slot, ES_EVENT_EVENT_TYPE);
-	return find_upcaster(&upcast->upcasters,
-						 DatumGetTextPP(slot->tts_values[ES_EVENT_EVENT_TYPE - 1]),
-						 DatumGetInt32(slot->tts_values[ES_EVENT_TYPE_VERSION - 1]));
+	upcaster = find_upcaster(&upcast->upcasters,
+							 DatumGetTextPP(slot->tts_values[ES_EVENT_EVENT_TYPE - 1]),
+							 DatumGetInt32(slot->tts_values[ES_EVENT_TYPE_VERSION - 1]));
+	return upcaster == NULL || !may_run(upcast, upcaster) ? NULL : upcaster;
 }
 
 /* Take the event in our slot along the chain, which begins with an upcaster. */

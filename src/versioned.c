@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "stream.h"
@@ -43,7 +44,7 @@ void
 EsVersionedInit(EsVersionedCache *cache)
 {
 	cache->generation = 1;
-	CacheRegisterRelcacheCallback(on_relation_change, PointerGetDatum(cache));
+	EsOnRelationChange(on_relation_change, PointerGetDatum(cache));
 	CacheRegisterSyscacheCallback(AUTHOID, on_role_change, PointerGetDatum(cache));
 }
 
@@ -82,23 +83,72 @@ same_type(const text *a, const text *b)
 		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
 }
 
+/*
+ * Is the text kept in the TOAST table, which logical decoding cannot look back
+ * into?
+ */
+static bool
+is_out_of_reach(Relation rel, HeapTuple tuple, AttrNumber column)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, column, RelationGetDescr(rel), &isnull);
+
+	return HistoricSnapshotActive() && !isnull &&
+		VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(value));
+}
+
+static int
+compare_definitions(const ListCell *a, const ListCell *b)
+{
+	const EsVersioned *one = lfirst(a);
+	const EsVersioned *other = lfirst(b);
+	Size		len = VARSIZE_ANY_EXHDR(one->event_type);
+	Size		other_len = VARSIZE_ANY_EXHDR(other->event_type);
+	int			order = memcmp(VARDATA_ANY(one->event_type), VARDATA_ANY(other->event_type),
+							   Min(len, other_len));
+
+	if (order == 0 && len != other_len)
+		order = len < other_len ? -1 : 1;
+	if (order == 0)
+		order = one->version < other->version ? -1 : 1;
+	return order;
+}
+
+/* Put the definitions in order, and lead from each version to the older one. */
+static void
+link_definitions(EsVersionedSet *into)
+{
+	EsVersioned *before = NULL;
+	ListCell   *cell;
+
+	list_sort(into->all, compare_definitions);
+	foreach(cell, into->all)
+	{
+		EsVersioned *definition = lfirst(cell);
+
+		definition->index = foreach_current_index(cell);
+		if (before != NULL && same_type(before->event_type, definition->event_type))
+			definition->older = before;
+		before = definition;
+	}
+}
+
 static bool
 visit_row(Relation rel, HeapTuple tuple, void *arg)
 {
 	const EsVersionedKind *kind = ((Reading *) arg)->kind;
 	EsVersionedSet *into = ((Reading *) arg)->into;
-	EsVersioned *before = into->all == NIL ? NULL : llast(into->all);
-	EsVersioned *definition = palloc0(kind->size);
+	EsVersioned *definition;
 	bool		isnull;
 
-	definition->index = list_length(into->all);
+	if (is_out_of_reach(rel, tuple, kind->sql))
+		return true;
+	definition = palloc0(kind->size);
 	definition->event_type = cstring_to_text(EsRowText(rel, tuple, 1));
 	definition->version = DatumGetInt32(heap_getattr(tuple, 2, RelationGetDescr(rel),
 													 &isnull));
 	definition->sql = EsRowText(rel, tuple, kind->sql);
 	definition->definer = EsDefinerOfRow(rel, tuple, kind->owner, kind->search_path);
-	if (before != NULL && same_type(before->event_type, definition->event_type))
-		definition->older = before;
 	if (kind->read_rest != NULL)
 		kind->read_rest(rel, tuple, definition);
 	into->all = lappend(into->all, definition);
@@ -178,6 +228,7 @@ EsVersionedRead(EsVersionedCache *cache)
 	MemoryContextSetIdentifier(new.context, cache->kind->name);
 	saved = MemoryContextSwitchTo(new.context);
 	EsCatalogScan(cache->table, 1, NULL, visit_row, &reading);
+	link_definitions(&new);
 	fill_hash(&new);
 	new.scope = EsEventScope(new.context);
 	release_with_context(new.context, new.all);

@@ -34,6 +34,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -44,6 +46,7 @@
 
 #include "catalog.h"
 #include "log.h"
+#include "point.h"
 #include "stream.h"
 #include "wake.h"
 
@@ -53,6 +56,8 @@ static int	worker_pid = 0;
 static bool (*start_worker) (void) = NULL;	/* how to get one; NULL: by hand */
 static bool wake_asked = false; /* by EsWakeAtCommit, in this transaction */
 static LocalTransactionId woken_for = InvalidLocalTransactionId;
+
+PG_FUNCTION_INFO_V1(es_settled_arrive);
 
 static void
 forget_worker(Datum arg, Oid relid)
@@ -97,6 +102,23 @@ void
 EsWakeAtCommit(void)
 {
 	wake_asked = true;
+}
+
+/*
+ * After a subscription's worker wrote a row of es_settled: at a replica, events
+ * that were held back by a hole may be shown now, and no append here tells of
+ * it.
+ */
+Datum
+es_settled_arrive(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function must be called as a trigger on es_settled")));
+	if (ES_BUG != 105)
+		EsWakeAtCommit();
+	return PointerGetDatum(NULL);
 }
 
 /* Where workers are to come by themselves: how to ask for one. */
@@ -154,7 +176,7 @@ after_locks(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *ar
 void
 EsWakeInit(void)
 {
-	CacheRegisterRelcacheCallback(forget_worker, (Datum) 0);
+	EsOnRelationChange(forget_worker, (Datum) 0);
 	RegisterXactCallback(before_commit, NULL);
 	RegisterResourceReleaseCallback(after_locks, NULL);
 }

@@ -14,7 +14,12 @@ CREATE TABLE es_upcaster (
 	search_path  text    NOT NULL,
 	CONSTRAINT es_upcaster_pkey PRIMARY KEY (event_type, from_version),
 	CONSTRAINT es_upcaster_from_version_check CHECK (from_version > 0)
-);
+) WITH (user_catalog_table = true);
+-- Logical decoding looks back into the table itself, but not into its TOAST
+-- table.
+ALTER TABLE es_upcaster
+	ALTER COLUMN expression SET STORAGE MAIN,
+	ALTER COLUMN search_path SET STORAGE MAIN;
 COMMENT ON TABLE es_upcaster IS 'how events of a version of their type are shown as the next one';
 COMMENT ON COLUMN es_upcaster.from_version IS 'version that it applies to; it leads to the next';
 COMMENT ON COLUMN es_upcaster.expression IS 'SQL expression over event; its value is the data of the next version';

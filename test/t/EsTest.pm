@@ -27,9 +27,20 @@ sub new_store
 autovacuum = off
 deadlock_timeout = 50ms
 CONF
+	trust_plugin($node);
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION eventstore');
 	return $node;
+}
+
+# Newer minor releases load only those output plugins that they are told of.
+sub trust_plugin
+{
+	my ($node) = @_;
+	my $postgres = $node->installed_command('postgres');
+
+	$node->append_conf('postgresql.conf', "output_plugin_libraries = 'pgoutput, eventstore'")
+	  if qx('$postgres' --describe-config) =~ /^output_plugin_libraries\b/m;
 }
 
 # Poll until the condition holds; dies after the usual time-out.

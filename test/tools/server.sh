@@ -33,6 +33,10 @@ server_start()
 	{
 		echo "unix_socket_directories = '$PGHOST'$server_settings"
 		tr ';' '\n' <<<"${ES_SETTINGS:-}"
+		# Newer minor releases load only those output plugins that they are told of.
+		if postgres --describe-config 2>/dev/null | grep '^output_plugin_libraries' >/dev/null; then
+			echo "output_plugin_libraries = 'pgoutput, eventstore'"
+		fi
 	} >>"$dir/data/postgresql.conf"
 	if ! LD_PRELOAD=${ES_PRELOAD:-} pg_ctl -D "$dir/data" -l "$dir/server.log" -w -t 300 \
 		${ES_POSTGRES:+-p "$PWD/$ES_POSTGRES"} start >"$dir/pg_ctl.log" 2>&1; then

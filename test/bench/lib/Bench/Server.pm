@@ -67,6 +67,27 @@ sub configure
 	return;
 }
 
+# Run a piece of code on the server started anew with another setting, and start it again as it was.
+sub with_setting
+{
+	my ($self, $name, $value, $code) = @_;
+
+	$self->set($name, $value);
+	my @answer = $code->();
+	$self->set($name);
+	return @answer;
+}
+
+# Start anew with a setting, or without it.
+sub set
+{
+	my ($self, $name, $value) = @_;
+
+	$self->sql(db => 'postgres', sql => defined $value ? "ALTER SYSTEM SET $name = $value" : "ALTER SYSTEM RESET $name");
+	$self->as_user("$self->{bindir}/pg_ctl", '-D', "$self->{dir}/data", '-l', "$self->{dir}/log", '-w', '-s', '-m', 'fast', 'restart');
+	return;
+}
+
 # Run a server program, as the unprivileged user if we are root.
 sub as_user
 {
