@@ -51,7 +51,7 @@ BEGIN
 				('aggregate', 'name of the aggregate'),
 				('archived_at', 'when it was archived'),
 				('backend_start', 'when the process began'),
-				('category', 'only this category; null: all'),
+				('category', 'category of the streams'),
 				('command_id', 'id that the command was sent with'),
 				('command_type', 'type of the command'),
 				('consumer', 'name of the consumer'),
