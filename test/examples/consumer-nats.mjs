@@ -42,7 +42,7 @@ async function publishAll(events) {
   for (const event of events) streams.set(event.stream_id, [...(streams.get(event.stream_id) ?? []), event]);
   const results = await Promise.allSettled(
     [...streams.values()].map(async its => {
-      for (const event of its) added += await publish(event);
+      for (const event of its) if (await publish(event)) added++;
     })
   );
   const failed = results.find(result => result.status === "rejected");

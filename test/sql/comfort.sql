@@ -56,6 +56,5 @@ SELECT p.oid::regprocedure AS parallel_safe_but_volatile FROM pg_proc p JOIN mem
 -- What a user sees.
 \d es_event
 \df es_append
-\dx eventstore
 DROP EXTENSION eventstore CASCADE;
 DROP VIEW IF EXISTS private, member;

@@ -178,7 +178,7 @@ sleep 3;
 kill 'CONT', @stopped;
 finish_load($load);
 is($unasked, '', 'no consumer ends but by being killed');
-note("killed: " . join ', ', map { "$_ $killed{$_} times" } @kinds);
+note('counted: ' . join(', ', map { "$killed{$_} kills of $_ consumers" } @kinds));
 
 # ----- what arrived -----
 

@@ -220,7 +220,7 @@ suite_tap()
 		count_tap "$logs/$name" "$status"
 		if [[ $status -eq 0 ]]; then
 			echo "ok $name ($checks checks, $seconds s)"
-			grep -hiE '# skip|skipped:' "$logs/$name" | sed 's/^/    /' || true
+			grep -hiE '# skip|skipped:|^# counted: ' "$logs/$name" | sed 's/^/    /' || true
 		else
 			echo "not ok $name (exit status $status, $seconds s)"
 			grep -A 12 '^not ok' "$logs/$name" | sed 's/^/    /' || true
