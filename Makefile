@@ -54,13 +54,13 @@ DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
 REGRESS = catalog stream append read log epoch guard trigger check hijack \
-	tag boundary boundary_command boundary_rights \
+	tag boundary match boundary_command boundary_rights \
 	archive archive_file \
 	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \
 	projection projection_rights runner rebuild drop_handler \
 	track track_rights errors \
-	subscription subscription_park \
+	subscription subscription_park subscription_archive \
 	stat doctor report
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))

@@ -18,6 +18,9 @@
 #include "utils/backend_status.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"				/* part of postgres.h before */
+#endif
 
 /* Before the type of a function that does not return, as 18 writes it. */
 #if PG_VERSION_NUM < 180000

@@ -39,6 +39,7 @@
 #include <zstd.h>
 #endif
 
+#include "compat.h"
 #include "number.h"
 #include "segment.h"
 

@@ -39,6 +39,7 @@
 #include "log.h"
 #include "point.h"
 #include "query.h"
+#include "scan.h"
 #include "subscription.h"
 #include "wake.h"
 
@@ -583,30 +584,33 @@ update_row(NackedEvent *nacked, const char *state, const char *reason,
 	nacked->lease.self->is_changed = true;
 }
 
+/* The nacked event's stream, behind it. */
+static EsScan *
+scan_followers(NackedEvent *nacked)
+{
+	bool		isnull;
+	Datum		stream_id = slot_getattr(nacked->slot, ES_EVENT_STREAM_ID, &isnull);
+	int64		version = DatumGetInt64(slot_getattr(nacked->slot, ES_EVENT_VERSION, &isnull));
+
+	return EsScanStream(nacked->event, GetActiveSnapshot(), DatumGetTextPP(stream_id),
+						version + 1, PG_INT64_MAX, ForwardScanDirection);
+}
+
 /* The later events of the stream that came out of the log with it wait behind it. */
 static void
 put_behind(NackedEvent *nacked)
 {
 	const EsSubscription *subscription = nacked->lease.subscription;
-	Relation	stream_key = index_open(nacked->store->stream_key, AccessShareLock);
-	IndexScanDesc scan = EsIndexBeginScan(nacked->event, stream_key, GetActiveSnapshot(), 2);
+	EsScan	   *scan = scan_followers(nacked);
 	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(nacked->event), true);
 	EsParkedProbe *probe = EsParkedBegin(subscription, nacked->partition->position);
-	TupleTableSlot *slot = table_slot_create(nacked->event, NULL);
-	ScanKeyData keys[2];
+	TupleTableSlot *slot;
 	bool		isnull;
 
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ,
-						   slot_getattr(nacked->slot, ES_EVENT_STREAM_ID, &isnull));
-	ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT,
-				slot_getattr(nacked->slot, ES_EVENT_VERSION, &isnull));
-	index_rescan(scan, keys, 2, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	while ((slot = EsScanNext(scan)) != NULL)
 	{
 		int64		position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
 
-		CHECK_FOR_INTERRUPTS();
 		if (position > nacked->partition->delivered_to)
 			break;
 		if (position <= nacked->partition->position ||
@@ -617,11 +621,9 @@ put_behind(NackedEvent *nacked)
 		nacked->partition->in_flight--;
 		add_position(nacked, position);
 	}
-	ExecDropSingleTupleTableSlot(slot);
 	EsParkedEnd(probe);
 	EsUpcastEnd(upcast);
-	index_endscan(scan);
-	index_close(stream_key, AccessShareLock);
+	EsScanEnd(scan);
 }
 
 /* Those of the stream that came back with it wait behind it again. */

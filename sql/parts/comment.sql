@@ -68,6 +68,7 @@ BEGIN
 				('first_segment', 'number of the first segment'),
 				('greatest_id', 'the greatest event id'),
 				('hold', 'what waits behind a parked event: the later events of its stream, or none'),
+				('id', 'id of the event'),
 				('in_flight', 'events that are delivered and not yet acknowledged'),
 				('job', 'what is being done'),
 				('lag_events', 'events that are settled and not yet dealt with'),
@@ -87,6 +88,7 @@ BEGIN
 				('parked_by_reason', 'how many of those for each reason'),
 				('partition', 'number of the partition, from 0'),
 				('partitions', 'number of parts that the streams are split into'),
+				('payload', 'the event''s data'),
 				('phase', 'which part of the work is under way'),
 				('pid', 'process that does it'),
 				('position', 'place in the log'),
@@ -104,7 +106,10 @@ BEGIN
 				('subscription', 'name of the subscription'),
 				('table_name', 'the table'),
 				('time_left', 'how long it will take at this speed'),
+				('timestamp', 'when it was recorded'),
 				('total', 'how much there is to do'),
+				('traceparent', 'trace context, from the metadata'),
+				('type', 'type of the event'),
 				('updated_at', 'when this was written')
 			) AS v(name, text) ON v.name = a.attname
 			WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e'

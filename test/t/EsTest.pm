@@ -256,7 +256,7 @@ sub store_is_sound
 				AND check_name NOT IN ('projections', 'parked events'))),
 		'', "$name: es_check() finds nothing");
 	is( $node->safe_psql(
-			$dbname, q(SELECT stream_id FROM es_event GROUP BY stream_id
+			$dbname, q(SELECT stream_id FROM es_event_all GROUP BY stream_id
 				HAVING min(version) <> 1 OR max(version) <> count(*))),
 		'', "$name: versions run");
 }
@@ -272,8 +272,8 @@ sub store_hash
 		SELECT count(*), count(DISTINCT stream_id), min(position), max(position),
 			(SELECT last_value FROM es_event_position_seq),
 			(SELECT es_settled::text FROM es_settled),
-			md5(string_agg(es_event::text, E'\n' ORDER BY position))
-		FROM es_event));
+			md5(string_agg(es_event_all::text, E'\n' ORDER BY position))
+		FROM es_event_all));
 }
 
 # The statement fails with this SQLSTATE.
