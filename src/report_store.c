@@ -62,7 +62,8 @@ typedef struct Overview
 	HTAB	   *recent;			/* streams among the last events */
 	int64		nrecent;		/* events looked at there */
 	EsSample	sample;			/* of the whole log */
-	int64		first;			/* position of the first event */
+	int64		offline;		/* nothing is read at or below it */
+	int64		first;			/* position of the first event behind it */
 	int64		last;			/* and of the last; 0: no events */
 	TimestampTz first_at;		/* when the first was recorded */
 	Tally	   *top_types;
@@ -161,7 +162,8 @@ visit_event(TupleTableSlot *slot, void *arg)
 static void
 read_recent(Overview *overview)
 {
-	EsScan	   *scan = EsScanPositions(overview->report->event, overview->report->snapshot, 1,
+	EsScan	   *scan = EsScanPositions(overview->report->event, overview->report->snapshot,
+									   overview->offline + 1,
 									   PG_INT64_MAX, BackwardScanDirection);
 	TupleTableSlot *slot;
 
@@ -199,11 +201,13 @@ static void
 read_log(Overview *overview)
 {
 	EsReport   *report = overview->report;
+	int64		unread;
 
+	overview->offline = EsLogOffline(report->snapshot, &unread);
 	overview->types = make_tallies("event types");
 	overview->streams = make_tallies("streams");
 	overview->recent = make_tallies("recent streams");
-	if (EsLogEnds(report->event, report->snapshot,
+	if (EsLogEnds(report->event, report->snapshot, overview->offline,
 				  &overview->first, &overview->last))
 	{
 		overview->sample = EsSampleLog(report->event, report->snapshot,
@@ -264,14 +268,24 @@ sample_column(Overview *overview, int64 from, int64 to)
 		overview->buckets->is_sampled = true;
 }
 
+/* The last position recorded before a time, of those that are read. */
+static int64
+position_before(Overview *overview, TimestampTz at)
+{
+	EsReport   *report = overview->report;
+
+	return at <= overview->first_at ? Max(overview->first - 1, 0) :
+		EsPositionBy(report->event, report->store, report->snapshot, at - 1);
+}
+
 /* Fill the columns; times and positions go up together, but for neighbours. */
 static void
 fill_buckets(Overview *overview, EsBuckets *buckets)
 {
 	EsReport   *report = overview->report;
 	TimestampTz end = buckets->from + buckets->n * buckets->width;
-	int64		from = EsPositionBy(report->event, report->store, report->snapshot, buckets->from - 1);
-	int64		to = EsPositionBy(report->event, report->store, report->snapshot, end - 1);
+	int64		from = position_before(overview, buckets->from);
+	int64		to = position_before(overview, end);
 
 	buckets->counts = palloc0(buckets->n * sizeof(buckets->counts[0]));
 	overview->buckets = buckets;
@@ -288,8 +302,7 @@ fill_buckets(Overview *overview, EsBuckets *buckets)
 	for (int i = 0; i < buckets->n; i++)
 	{
 		int64		next = i == buckets->n - 1 ? to :
-			EsPositionBy(report->event, report->store, report->snapshot,
-						 buckets->from + (i + 1) * buckets->width - 1);
+			position_before(overview, buckets->from + (i + 1) * buckets->width);
 
 		overview->column = i;
 		sample_column(overview, from, next);
@@ -368,8 +381,9 @@ put_types(Overview *overview)
 	StringInfo	out = overview->report->out;
 	double		weight = EsSampleWeight(&overview->sample);
 
-	appendStringInfo(out, "<section><h2>Event types</h2><p>%s</p>",
-					 sampled_note(!EsSampleIsWhole(&overview->sample)));
+	appendStringInfo(out, "<section><h2>Event types</h2><p>%s%s</p>",
+					 sampled_note(!EsSampleIsWhole(&overview->sample)),
+					 overview->offline == 0 ? "" : " Events in segments of the archive that are off-line are not looked at.");
 	if (overview->ntypes == 0)
 		appendStringInfoString(out, "<p class=empty>No event has been appended yet.</p>");
 	appendStringInfoString(out, "<table id=types><tbody>");

@@ -51,8 +51,9 @@ typedef void (*EsSampleVisitor) (TupleTableSlot *slot, void *arg);
 extern EsSample EsSampleLog(Relation event, Snapshot snapshot, int64 from,
 							int64 to, int64 budget, EsSampleVisitor visit,
 							void *arg);
-extern bool EsLogEnds(Relation event, Snapshot snapshot, int64 *first,
-					  int64 *last);
+extern int64 EsLogOffline(Snapshot snapshot, int64 *events);
+extern bool EsLogEnds(Relation event, Snapshot snapshot, int64 behind,
+					  int64 *first, int64 *last);
 extern int64 EsEventSize(TupleTableSlot *slot);
 
 /* Long work, as es_progress shows it. */

@@ -15,6 +15,7 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 
+#include "archive.h"
 #include "scan.h"
 #include "stat.h"
 
@@ -68,11 +69,39 @@ EsSampleLog(Relation event, Snapshot snapshot, int64 from, int64 to,
 	return sample;
 }
 
-/* The position of the first event that is met in a direction; 0: none. */
-static int64
-log_end(Relation event, Snapshot snapshot, ScanDirection direction)
+/*
+ * The last position of the archive's last segment that is off-line, whose
+ * events nobody can read, 0 for none; and how many events there are up to it.
+ */
+int64
+EsLogOffline(Snapshot snapshot, int64 *events)
 {
-	EsScan	   *scan = EsScanPositions(event, snapshot, 1, PG_INT64_MAX, direction);
+	int64		border = 0;
+	int64		passed = 0;
+	int64		number = 0;
+	EsArchiveSegment segment;
+
+	*events = 0;
+	if (EsArchiveIsEmpty())
+		return 0;
+	while (EsArchiveNextSegment(number, snapshot, &segment))
+	{
+		CHECK_FOR_INTERRUPTS();
+		number = segment.segment;
+		passed += segment.events;
+		if (segment.content != NULL)
+			continue;
+		border = segment.last_position;
+		*events = passed;
+	}
+	return border;
+}
+
+/* The first event that is met in a direction, behind a position; 0: none. */
+static int64
+log_end(Relation event, Snapshot snapshot, int64 behind, ScanDirection direction)
+{
+	EsScan	   *scan = EsScanPositions(event, snapshot, behind + 1, PG_INT64_MAX, direction);
 	TupleTableSlot *slot = EsScanNext(scan);
 	bool		isnull;
 	int64		position = slot == NULL ? 0 :
@@ -82,12 +111,12 @@ log_end(Relation event, Snapshot snapshot, ScanDirection direction)
 	return position;
 }
 
-/* The first and the last position that have an event; false if none has. */
+/* The first and the last event behind a position; false if there is none. */
 bool
-EsLogEnds(Relation event, Snapshot snapshot, int64 *first, int64 *last)
+EsLogEnds(Relation event, Snapshot snapshot, int64 behind, int64 *first, int64 *last)
 {
-	*first = log_end(event, snapshot, ForwardScanDirection);
-	*last = *first == 0 ? 0 : log_end(event, snapshot, BackwardScanDirection);
+	*first = log_end(event, snapshot, behind, ForwardScanDirection);
+	*last = *first == 0 ? 0 : log_end(event, snapshot, behind, BackwardScanDirection);
 	return *first > 0;
 }
 

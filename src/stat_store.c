@@ -59,9 +59,9 @@ count_first_version(TupleTableSlot *slot, void *arg)
  * SPEED_EVENTS, while the last of so many were appended.
  */
 static double
-current_speed(Relation event, Snapshot snapshot)
+current_speed(Relation event, Snapshot snapshot, int64 behind)
 {
-	EsScan	   *scan = EsScanPositions(event, snapshot, 1, PG_INT64_MAX, BackwardScanDirection);
+	EsScan	   *scan = EsScanPositions(event, snapshot, behind + 1, PG_INT64_MAX, BackwardScanDirection);
 	TupleTableSlot *slot;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz since = now - SPEED_WINDOW * USECS_PER_SEC;
@@ -96,6 +96,8 @@ es_stat_log(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	EsSample	sample = {0};
 	int64		streams = 0;
+	int64		unread;
+	int64		offline = EsLogOffline(snapshot, &unread);
 	int64		first;
 	int64		last;
 	Datum		values[6];
@@ -103,13 +105,13 @@ es_stat_log(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (EsLogEnds(event, snapshot, &first, &last))
+	if (EsLogEnds(event, snapshot, offline, &first, &last))
 		sample = EsSampleLog(event, snapshot, first - 1, last,
 							 SAMPLE_BUDGET, count_first_version, &streams);
-	values[0] = Int64GetDatum((int64) rint(sample.events * EsSampleWeight(&sample)));
+	values[0] = Int64GetDatum(unread + (int64) rint(sample.events * EsSampleWeight(&sample)));
 	values[1] = Int64GetDatum((int64) rint(streams * EsSampleWeight(&sample)));
-	values[2] = BoolGetDatum(!EsSampleIsWhole(&sample));
-	values[3] = Float8GetDatum(current_speed(event, snapshot));
+	values[2] = BoolGetDatum(!EsSampleIsWhole(&sample) || unread > 0);
+	values[3] = Float8GetDatum(current_speed(event, snapshot, offline));
 	values[4] = Int64GetDatum(EsLastDrawn(store, NULL));
 	values[5] = Int64GetDatum(EsFollowsOrigin(store) ? EsSettledRead(snapshot) :
 							  EsSettledNow(store, NULL));
@@ -203,14 +205,16 @@ put_stream(ReturnSetInfo *result, text *stream_id, TupleTableSlot *last, int64 b
 /*
  * Streams of which no event is left in es_event.  The archive is compressed,
  * so what they take there is less than what they would take in the table.
+ * None is listed while a segment is off-line: it may hold their last events.
  */
 static void
 put_archived_streams(ReturnSetInfo *result, Relation event)
 {
 	int64		n = 0;
+	int64		unread;
 	EsArchiveStream *streams;
 
-	if (EsArchiveIsEmpty())
+	if (EsArchiveIsEmpty() || EsLogOffline(GetActiveSnapshot(), &unread) > 0)
 		return;
 	streams = EsArchiveListStreams(GetActiveSnapshot(), NULL, NULL, PG_INT64_MAX, &n);
 	for (int64 i = 0; i < n; i++)

@@ -68,6 +68,21 @@ SELECT is_estimate, abs(events - (SELECT count(*) FROM es_event)) < 600 AS event
 SELECT (SELECT (events, streams) FROM es_stat_log()) = (SELECT (events, streams) FROM es_stat_log()) AS says_the_same_twice;
 SELECT stream_id FROM (TABLE counted EXCEPT SELECT stream_id, category, events, last_position, last_recorded_at FROM es_stat_stream) x;
 
+-- The archive: nothing is lost, and what is off-line stands in the way of nothing.
+CREATE TABLE before AS SELECT stream_id, events, last_position, last_recorded_at FROM es_stat_stream;
+CALL es_archive(15000);
+SELECT count(*) < 20000 AS moved FROM es_event;
+SELECT abs(events - 20024) < 600 AS events, is_estimate FROM es_stat_store;
+SELECT stream_id FROM (TABLE before EXCEPT SELECT stream_id, events, last_position, last_recorded_at FROM es_stat_stream) x;
+SELECT count(*) - (SELECT count(*) FROM before) AS more FROM es_stat_stream;
+CREATE TABLE file AS SELECT es_export_segment(1) AS content;
+SELECT es_detach_segment(1, content) FROM file;
+SELECT abs(events - 20024) < 600 AS events, is_estimate FROM es_stat_store;
+SELECT count(*) > 0 AS streams FROM es_stat_stream;
+SELECT es_report() LIKE '%archive that are off-line are not looked at%' AS says_so;
+SELECT es_import_segment(content) FROM file;
+DROP TABLE before, file;
+
 -- Progress: seen from inside a handler.
 CREATE TABLE seen (job text, phase text, done bigint, total bigint, mine boolean);
 BEGIN;
