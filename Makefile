@@ -54,7 +54,7 @@ REGRESS = catalog stream append read log epoch guard trigger check hijack \
 	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \
 	projection projection_rights runner rebuild drop_handler \
-	track track_rights errors \
+	track track_rights errors hostile \
 	subscription subscription_park
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
