@@ -71,6 +71,7 @@
 #include "archive_key.h"
 #include "catalog.h"
 #include "compat.h"
+#include "point.h"
 
 #define ES_CACHE_BYTES (24 * 1024 * 1024)	/* a larger segment is not kept */
 
@@ -607,6 +608,8 @@ next_log_piece(EsArchiveRead *read)
 			segment.first_position > read->last)
 			return false;
 	if (segment.last_position < read->first)
+		return false;
+	if (ES_BUG == 86 && segment.content == NULL)
 		return false;
 	read->next_position = forward ? segment.last_position + 1 : segment.first_position - 1;
 	if (read->first == read->last && is_first_fetch(&segment))

@@ -256,23 +256,19 @@ reader_end(RunReader *reader)
 
 /* The row of a run that has the hash, if any has. */
 static bool
-find_row(RunReader *reader, Relation rel, Relation index, uint32 hash,
-		 Snapshot snapshot)
+find_row(RunReader *reader, uint32 hash)
 {
 	ScanKeyData keys[2];
-	bool		found;
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(reader->run->run));
 	ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, F_INT8LE,
 				Int64GetDatum((int64) hash));
-	reader->scan = EsIndexBeginScan(rel, index, snapshot, 2);
 	index_rescan(reader->scan, keys, 2, NULL, 0);
-	found = index_getnext_slot(reader->scan, BackwardScanDirection, reader->slot);
-	if (found)
-		begin_row(reader);
-	index_endscan(reader->scan);
-	return found;
+	if (!index_getnext_slot(reader->scan, BackwardScanDirection, reader->slot))
+		return false;
+	begin_row(reader);
+	return true;
 }
 
 static int
@@ -309,12 +305,13 @@ EsKeyFind(EsKeyKind kind, uint32 hash, const pg_uuid_t *id, Snapshot snapshot,
 	ListCell   *cell;
 
 	reader.slot = table_slot_create(rel, NULL);
+	reader.scan = EsIndexBeginScan(rel, index, snapshot, 2);
 	*segments = palloc(max * sizeof(int64));
 	foreach(cell, runs)
 	{
 		reader.run = lfirst(cell);
 		if (!may_hold(reader.run, id) ||
-			!find_row(&reader, rel, index, hash, snapshot))
+			!find_row(&reader, hash))
 			continue;
 		while (next_in_row(&reader) && reader.hash <= hash)
 		{
@@ -327,6 +324,7 @@ EsKeyFind(EsKeyKind kind, uint32 hash, const pg_uuid_t *id, Snapshot snapshot,
 	}
 	if (reader.row != NULL)
 		pfree(reader.row);
+	index_endscan(reader.scan);
 	ExecDropSingleTupleTableSlot(reader.slot);
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);

@@ -49,6 +49,7 @@
 #include "log.h"
 #include "point.h"
 #include "scan.h"
+#include "stat.h"
 #include "tag.h"
 #include "upcast.h"
 
@@ -317,6 +318,7 @@ EsBoundaryCheckSnapshot(Relation event, const EsStore *store, EsBoundary *query)
 	conflict = EsBoundaryConflict(event, store, &condition);
 	if (conflict.position == 0)
 		return;
+	EsStatCount(ES_COUNT_CONFLICTS, 1);
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("could not decide due to a concurrent append to the boundary"),
@@ -324,5 +326,27 @@ EsBoundaryCheckSnapshot(Relation event, const EsStore *store, EsBoundary *query)
 					   conflict.position, text_to_cstring(conflict.event_type),
 					   conflict.item),
 			 errhint("Roll back and give the command again."),
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "es_append_condition")));
+}
+
+/*
+ * 40001 where an event that matches was appended behind the position.  The
+ * caller holds the locks, so this transaction did it.
+ */
+void
+EsBoundaryCheckSame(Relation event, const EsStore *store, EsBoundary *query,
+					int64 after)
+{
+	EsCondition condition = {.query = query,.has_after = true,.after = after};
+	EsConflict	conflict = EsBoundaryConflict(event, store, &condition);
+
+	if (conflict.position == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("the boundary changed while the command was decided"),
+			 errdetail("The event at position " INT64_FORMAT " of type \"%s\" was appended by the decision itself.",
+					   conflict.position, text_to_cstring(conflict.event_type)),
+			 errhint("Let a decider give its events as rows, not append them."),
 			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "es_append_condition")));
 }

@@ -54,6 +54,8 @@ typedef void (*EsEventSink) (TupleTableSlot *slot, void *arg);
 extern int	EsBoundaryAddKeys(const EsBoundary *query, EsLockKey *keys);
 extern void EsBoundaryCheckSnapshot(Relation event, const EsStore *store,
 									EsBoundary *query);
+extern void EsBoundaryCheckSame(Relation event, const EsStore *store,
+								EsBoundary *query, int64 after);
 extern EsConflict EsBoundaryConflict(Relation event, const EsStore *store,
 									 const EsCondition *condition);
 extern int64 EsBoundaryRead(Relation event, const EsStore *store,

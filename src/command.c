@@ -59,6 +59,7 @@
 #include "point.h"
 #include "query_template.h"
 #include "snapshot.h"
+#include "stat.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -208,6 +209,7 @@ report_rejection(const Handling *handling, const char *reason)
 {
 	const char *type = text_to_cstring(handling->command->type);
 
+	EsStatCount(ES_COUNT_REJECTED, 1);
 	ereport(ERROR,
 			(errcode(ERRCODE_RAISE_EXCEPTION),
 			 errmsg("%s", reason),
@@ -315,11 +317,15 @@ static bool
 decide_under_locks(Handling *handling)
 {
 	const EsCommand *command = handling->command;
+	int64		last_position = EsLastPosition();
 
 	lock_before(handling);
 	handling->set = NULL;
 	if (command->has_id && EsCommandWasHandled(command, &handling->answer))
+	{
+		EsStatCount(ES_COUNT_RETRIES, 1);
 		return true;
+	}
 	if (handling->query == NULL)
 		EsStreamCheckOpen(command->stream_id);
 	check_snapshot(handling);
@@ -329,6 +335,9 @@ decide_under_locks(Handling *handling)
 	if (handling->may_wait && handling->aggregate->generation != handling->generation)
 		return false;			/* the definition changed while we waited */
 	decide(handling);
+	if (handling->query != NULL && EsLastPosition() != last_position)
+		EsBoundaryCheckSame(handling->event, handling->store, handling->query,
+							handling->answer);
 	return lock_after(handling);
 }
 

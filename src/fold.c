@@ -512,19 +512,24 @@ EsFoldFetchBase(EsFold *fold)
 
 /*
  * Fold the next event; it stays in the slot.  False at the end.  An event that
- * changes nothing is upcast only where it is to be shown.
+ * changes nothing in its newest form is upcast only where it is to be shown.
  */
 bool
 EsFoldNext(EsFold *fold)
 {
 	if (!EsFoldFetch(fold))
 		return false;
-	fold->shown = fold->slot;
-	if (fold->upcast != NULL &&
-		(fold->show_all ||
-		 EsFoldConcerns(fold->aggregate, EsUpcastType(fold->upcast, fold->slot))))
+	if (fold->upcast == NULL)
+	{
+		fold->shown = fold->slot;
+		EsFoldApply(fold->aggregate, fold->shown);
+	}
+	else if (fold->show_all ||
+			 EsFoldConcerns(fold->aggregate, EsUpcastType(fold->upcast, fold->slot)))
+	{
 		fold->shown = EsUpcastSlot(fold->upcast, fold->slot);
-	EsFoldApply(fold->aggregate, fold->shown);
+		EsFoldApply(fold->aggregate, fold->shown);
+	}
 	EsFoldNote(fold);
 	return true;
 }

@@ -17,8 +17,11 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/visibilitymap.h"
 #include "catalog/pg_collation.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/predicate.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
@@ -236,6 +239,8 @@ typedef struct Cursor
 	IndexScanDesc scan;			/* else: of es_event_tag */
 	TupleTableSlot *slot;		/* the current row; of the log, the event */
 	ScanKeyData keys[2];		/* the tag and the position */
+	bool		index_only;		/* the row itself is not looked at without need */
+	Buffer		visibility;		/* page of the visibility map last looked at */
 	bool		begun;
 	bool		done;
 	int64		position;		/* of the current row */
@@ -276,9 +281,9 @@ is_behind(const EsMatchScan *scan, int64 a, int64 b)
 	return ScanDirectionIsForward(scan->direction) ? a < b : a > b;
 }
 
-/* Be ready to walk a tag, or the log (NULL). */
+/* Be ready to walk a tag, or the log (NULL); with_type: to tell the rows' types. */
 static void
-cursor_init(EsMatchScan *scan, Cursor *cursor, text *tag)
+cursor_init(EsMatchScan *scan, Cursor *cursor, text *tag, bool with_type)
 {
 	bool		forward = ScanDirectionIsForward(scan->direction);
 
@@ -292,6 +297,9 @@ cursor_init(EsMatchScan *scan, Cursor *cursor, text *tag)
 				forward ? F_INT8GE : F_INT8LE, Int64GetDatum(0));
 	cursor->slot = table_slot_create(scan->event_tag, NULL);
 	cursor->scan = EsIndexBeginScan(scan->event_tag, scan->tag_key, scan->snapshot, 2);
+	cursor->index_only = !with_type;
+	cursor->scan->xs_want_itup = cursor->index_only;
+	cursor->visibility = InvalidBuffer;
 }
 
 static void
@@ -302,8 +310,38 @@ cursor_end(Cursor *cursor)
 	cursor->log = NULL;
 	if (cursor->along_log)
 		return;
+	if (BufferIsValid(cursor->visibility))
+		ReleaseBuffer(cursor->visibility);
 	index_endscan(cursor->scan);
 	ExecDropSingleTupleTableSlot(cursor->slot);
+}
+
+/*
+ * Move to the next entry of a tag in the index whose row the snapshot sees.
+ * Where all of a page is visible to everybody, the row need not be fetched.
+ * A row is never updated, so that there is at most one to an entry.
+ */
+static bool
+next_entry(EsMatchScan *scan, Cursor *cursor)
+{
+	ItemPointer tid;
+	bool		isnull;
+
+	while ((tid = index_getnext_tid(cursor->scan, scan->direction)) != NULL)
+	{
+		BlockNumber block = ItemPointerGetBlockNumber(tid);
+
+		CHECK_FOR_INTERRUPTS();
+		if (VM_ALL_VISIBLE(scan->event_tag, block, &cursor->visibility))
+			PredicateLockPage(scan->event_tag, block, scan->snapshot);
+		else if (!index_fetch_heap(cursor->scan, cursor->slot))
+			continue;
+		cursor->position = DatumGetInt64(index_getattr(cursor->scan->xs_itup, 2,
+													   cursor->scan->xs_itupdesc,
+													   &isnull));
+		return true;
+	}
+	return false;
 }
 
 /* Move to the next row; false, and done, when there is none. */
@@ -313,6 +351,11 @@ cursor_step(EsMatchScan *scan, Cursor *cursor)
 	bool		isnull;
 
 	CHECK_FOR_INTERRUPTS();
+	if (cursor->index_only)
+	{
+		cursor->done = !next_entry(scan, cursor);
+		return !cursor->done;
+	}
 	if (cursor->along_log)
 		cursor->slot = EsScanNext(cursor->log);
 	if (cursor->along_log ? cursor->slot == NULL :
@@ -416,7 +459,8 @@ walk_init(EsMatchScan *scan, ItemWalk *walk, const EsBoundaryItem *item)
 	walk->ncursors = Max(item->ntags, 1);
 	walk->cursors = palloc0(walk->ncursors * sizeof(Cursor));
 	for (int i = 0; i < walk->ncursors; i++)
-		cursor_init(scan, &walk->cursors[i], item->ntags == 0 ? NULL : item->tags[i]);
+		cursor_init(scan, &walk->cursors[i], item->ntags == 0 ? NULL : item->tags[i],
+					i == 0 && item->ntypes > 0);
 }
 
 static void

@@ -11,6 +11,7 @@
  *		reader-at-hole	a reader met a hole and has not asked yet
  *		boundary-ask	a boundary is to be read, nothing was asked yet
  *		boundary-asked	and who may be appending to it is known
+ *		lease-loaded	a consumer who fetches has read who holds what
  *		settled-between	between the two looks at the settled position
  *
  * -DES_BUG=n breaks the store in the n-th known way; test/mutants.txt lists

@@ -32,6 +32,7 @@
 #include "compat.h"
 #include "scan.h"
 #include "point.h"
+#include "stat.h"
 #include "stream.h"
 
 /* How often a stream's lock is asked for before this session queues for it. */
@@ -578,16 +579,36 @@ checked_head(Relation event, text *stream_id, TupleTableSlot *slot)
 {
 	EsStreamHead head = head_of_slot(slot);
 
-	if (ES_BUG != 10 && is_after_xact_snapshot(event, slot))
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not append to stream \"%s\" due to concurrent append",
-						text_to_cstring(stream_id)),
-				 errdetail("The stream is at version " INT64_FORMAT ", newer than this transaction's snapshot.",
-						   head.version),
-				 errhint("Roll back, read the stream again and decide again."),
-				 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
-									"es_expected_version")));
+	if (ES_BUG == 10 || !is_after_xact_snapshot(event, slot))
+		return head;
+	EsStatCount(ES_COUNT_CONFLICTS, 1);
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not append to stream \"%s\" due to concurrent append",
+					text_to_cstring(stream_id)),
+			 errdetail("The stream is at version " INT64_FORMAT ", newer than this transaction's snapshot.",
+					   head.version),
+			 errhint("Roll back, read the stream again and decide again."),
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
+								"es_expected_version")));
+	return head;				/* not reached */
+}
+
+/* The same for a stream that has no events in es_event; asked after that. */
+static EsStreamHead
+archived_head(Relation event, text *stream_id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(EsStoreGet()->archive_segment));
+	EsArchiveRead *read = EsArchiveReadStream(RelationGetDescr(event), snapshot,
+											  stream_id, 1, PG_INT64_MAX,
+											  BackwardScanDirection);
+	TupleTableSlot *slot = EsArchiveReadNext(read);
+	EsStreamHead head = {0, 0};
+
+	if (slot != NULL)
+		head = checked_head(event, stream_id, slot);
+	EsArchiveReadEnd(read);
+	UnregisterSnapshot(snapshot);
 	return head;
 }
 
@@ -607,15 +628,7 @@ EsStreamHeadForAppend(Relation event, Relation stream_key, text *stream_id)
 	if (last_event_hinted(event, stream_key, stream_id, snapshot, slot))
 		head = checked_head(event, stream_id, slot);
 	else if (!EsArchiveIsEmpty())
-	{
-		EsScan	   *scan = EsScanStream(event, snapshot, stream_id, 1, PG_INT64_MAX,
-										BackwardScanDirection);
-		TupleTableSlot *archived = EsScanNext(scan);
-
-		if (archived != NULL)
-			head = checked_head(event, stream_id, archived);
-		EsScanEnd(scan);
-	}
+		head = archived_head(event, stream_id);
 	ExecDropSingleTupleTableSlot(slot);
 	return head;
 }

@@ -491,6 +491,8 @@ move_partitions(const char *name, int64 position)
 			   " WHERE subscription = $1 AND position > $2", &query);
 	EsQueryRun("UPDATE @es_subscription_parked SET delivered = false"
 			   " WHERE subscription = $1 AND delivered AND position <= $2", &query);
+	if (ES_BUG == 99)
+		return;
 	EsQueryRun("DELETE FROM @es_subscription_consumer"
 			   " WHERE subscription = $1 AND $2 IS NOT NULL", &query);
 }

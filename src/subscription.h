@@ -124,7 +124,8 @@ extern void EsLeaseOpenByToken(EsLease *lease, const char *name,
 extern TupleTableSlot *EsDeliveryEvent(Relation event, const EsStore *store,
 									   int64 position);
 /* subscription_park.c */
-extern EsParkedProbe *EsParkedBegin(const EsSubscription *subscription);
+extern EsParkedProbe *EsParkedBegin(const EsSubscription *subscription,
+									int64 from);
 extern EsParkedState EsParkedLook(EsParkedProbe *probe, TupleTableSlot *slot);
 extern void EsParkedEnd(EsParkedProbe *probe);
 extern void EsParkedAdd(const EsSubscription *subscription, TupleTableSlot *slot,

@@ -21,6 +21,7 @@
 #include "utils/guc.h"
 
 #include "compat.h"
+#include "point.h"
 #include "subscription.h"
 
 static bool synchronous_ack = false;
@@ -53,7 +54,7 @@ static void
 before_commit(XactEvent event, void *arg)
 {
 	if (event != XACT_EVENT_PRE_COMMIT || known_lxid != EsCurrentLxid() ||
-		!is_alone || XactLastRecEnd != our_end || our_end == 0 ||
+		(ES_BUG != 96 && (!is_alone || XactLastRecEnd != our_end)) || our_end == 0 ||
 		synchronous_ack || synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
 		return;
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,

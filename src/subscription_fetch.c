@@ -98,7 +98,7 @@ count_in_flight(EsLease *lease, int64 delivered_to)
 	const EsStore *store;
 	Relation	event = EsEventOpen(&store, AccessShareLock);
 	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(event), true);
-	EsParkedProbe *probe = EsParkedBegin(lease->subscription);
+	EsParkedProbe *probe = EsParkedBegin(lease->subscription, first_position(lease));
 	EsLogReader *reader;
 	TupleTableSlot *slot;
 
@@ -248,7 +248,7 @@ park_failing(Delivery *delivery, TupleTableSlot *slot, EsPartition *partition)
 
 	EsParkedAdd(delivery->subscription, slot, "parked", reason, partition->attempts, 0);
 	EsParkedEnd(delivery->probe);
-	delivery->probe = EsParkedBegin(delivery->subscription);
+	delivery->probe = EsParkedBegin(delivery->subscription, partition->position);
 	partition->attempts = 0;
 	partition->is_changed = true;
 }
@@ -301,7 +301,7 @@ walk(Delivery *delivery, int64 from)
 {
 	EsPartition *partitions = delivery->lease->partitions;
 	EsLogReader *reader;
-	TupleTableSlot *slot;
+	TupleTableSlot *slot = NULL;
 	int64		reached;
 	int			passed = 0;
 
@@ -315,7 +315,8 @@ walk(Delivery *delivery, int64 from)
 		if (partitions[n].is_mine && EsLogReaderPosition(reader) > partitions[n].position)
 			meet_event(delivery, slot, EsLogReaderPosition(reader), n);
 	}
-	reached = EsLogReaderPosition(reader);
+	reached = ES_BUG == 94 && slot == NULL ? EsLastDrawn(delivery->store, NULL) :
+		EsLogReaderPosition(reader);
 	EsLogReaderEnd(reader);
 	PopActiveSnapshot();
 	return reached;
@@ -362,7 +363,7 @@ deliver(Delivery *delivery, TimestampTz now)
 	if (is_on_trial(delivery->lease))
 		delivery->room = Min(delivery->room, 1);
 	delivery->upcast = EsUpcastBegin(RelationGetDescr(delivery->event), true);
-	delivery->probe = EsParkedBegin(delivery->subscription);
+	delivery->probe = EsParkedBegin(delivery->subscription, from);
 	note_reached(delivery, walk(delivery, from));
 	put_due_rows(delivery, PG_INT64_MAX);
 	EsParkedEnd(delivery->probe);

@@ -39,7 +39,7 @@
  *
  * COST.  A fetch writes the consumer's row and the rows of its partitions, an
  * acknowledgement these rows once more, both together in es_fetch(ack => …).  All
- * are HOT updates within pages that are kept nearly empty for them.
+ * are HOT updates within pages that are kept half empty for them.
  */
 #include "postgres.h"
 
@@ -127,7 +127,7 @@ lock_partition(const EsSubscription *subscription, int partition)
 	LOCKTAG		tag;
 
 	lease_tag(subscription, 'p', psprintf("%d", partition), &tag);
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	return ES_BUG == 98 || LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 /* ----- rows ----- */
@@ -204,6 +204,20 @@ find_consumer(const EsLease *lease, const char *name)
 	return NULL;
 }
 
+/* A partition of a consumer that is not there is nobody's. */
+static void
+forget_strangers(EsLease *lease)
+{
+	for (int i = 0; i < lease->subscription->partitions; i++)
+	{
+		EsPartition *partition = &lease->partitions[i];
+
+		if (partition->consumer != NULL && !partition->is_mine &&
+			find_consumer(lease, partition->consumer) == NULL)
+			partition->consumer = NULL;
+	}
+}
+
 /*
  * Read the state as it is committed by now.  In the current memory context.
  * XX001 where a partition has no checkpoint.
@@ -232,6 +246,7 @@ EsLeaseLoad(EsLease *lease, const EsSubscription *subscription, const char *cons
 					 errmsg("partition %d of subscription \"%s\" has no checkpoint",
 							i, subscription->name),
 					 errhint("Drop the subscription and create it again.")));
+	forget_strangers(lease);
 }
 
 static void
@@ -391,6 +406,7 @@ EsLeaseOpen(EsLease *lease, const EsSubscription *subscription, const char *cons
 				 errdetail("A transaction that has fetched or acknowledged in its name is not over."),
 				 errhint("Give each consumer a name of its own, or try again.")));
 	EsLeaseLoad(lease, subscription, consumer);
+	EsPoint("lease-loaded");
 }
 
 /*
@@ -442,7 +458,8 @@ EsLeaseShare(const EsLease *lease, const bool *is_dead)
 void
 EsLeaseGiveUp(EsLease *lease, EsPartition *partition)
 {
-	if (partition->in_flight > 0 && partition->delivered_to > partition->position)
+	if (ES_BUG != 97 && partition->in_flight > 0 &&
+		partition->delivered_to > partition->position)
 	{
 		partition->attempts++;
 		partition->attempted_to = Max(partition->attempted_to, partition->delivered_to);
@@ -568,6 +585,7 @@ balance(EsLease *lease, int share)
 
 		if (!lease->may_take[i] || partition->consumer != NULL)
 			continue;
+		EsLeaseGiveUp(lease, partition);
 		partition->consumer = unconstify(char *, lease->name);
 		partition->is_mine = partition->is_changed = true;
 		mine++;
@@ -591,7 +609,7 @@ EsLeaseReach(EsLease *lease, TimestampTz now)
 	for (int i = 0; i < lease->subscription->partitions; i++)
 		any_free |= lease->partitions[i].consumer == NULL;
 	lease->may_take = lock_free(lease, any_free ? wanted : 0);
-	if (ended != NIL || (any_free && wanted > 0))
+	if (ES_BUG != 95 && (ended != NIL || (any_free && wanted > 0)))
 	{
 		/* those who had the locks before may have changed what was read */
 		bool	   *may_take = lease->may_take;

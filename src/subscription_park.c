@@ -39,6 +39,7 @@
 #include "log.h"
 #include "point.h"
 #include "query.h"
+#include "scan.h"
 #include "subscription.h"
 #include "wake.h"
 
@@ -78,31 +79,43 @@ PG_FUNCTION_INFO_V1(es_nack);
 
 /* ----- the look at the log's events ----- */
 
-/* Is anything put aside at all? */
+/* Has the index an entry for the keys? */
 static bool
-any_parked(Relation parked, const EsSubscription *subscription)
+has_row(Relation parked, Oid index, ScanKeyData *keys, int nkeys)
 {
-	ScanKeyData key;
-	SysScanDesc scan;
-	bool		found;
+	SysScanDesc scan = systable_beginscan(parked, index, true, SnapshotSelf, nkeys, keys);
+	bool		found = HeapTupleIsValid(systable_getnext(scan));
 
-	ScanKeyEntryInitialize(&key, 0, K_SUBSCRIPTION, BTEqualStrategyNumber,
-						   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
-						   CStringGetTextDatum(subscription->name));
-	scan = systable_beginscan(parked, EsPrimaryKey(parked), true, SnapshotSelf, 1, &key);
-	found = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
 	return found;
 }
 
-/* Begin to look; NULL where nothing is put aside. */
+/*
+ * Is anything put aside that events behind a position must be compared with?
+ * What was skipped matters only until the checkpoint has passed it.
+ */
+static bool
+any_parked(Relation parked, const EsSubscription *subscription, int64 from)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyEntryInitialize(&keys[0], 0, K_SUBSCRIPTION, BTEqualStrategyNumber,
+						   InvalidOid, C_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(subscription->name));
+	ScanKeyInit(&keys[1], K_POSITION, BTGreaterStrategyNumber, F_INT8GT,
+				Int64GetDatum(from));
+	return has_row(parked, EsStoreGet()->parked_due, keys, 1) ||
+		has_row(parked, EsPrimaryKey(parked), keys, 2);
+}
+
+/* Begin to look at events behind a position; NULL where nothing is to be minded. */
 EsParkedProbe *
-EsParkedBegin(const EsSubscription *subscription)
+EsParkedBegin(const EsSubscription *subscription, int64 from)
 {
 	Relation	parked = table_open(EsStoreGet()->subscription_parked, AccessShareLock);
 	EsParkedProbe *probe;
 
-	if (!any_parked(parked, subscription))
+	if (!any_parked(parked, subscription, from))
 	{
 		table_close(parked, AccessShareLock);
 		return NULL;
@@ -263,6 +276,7 @@ add_scope(EsQuery *query, const EsLease *lease, const bool *wanted)
 #define DUE_EVENTS \
 	"SELECT k.stream_id, k.position FROM @es_subscription_parked AS k" \
 	" WHERE k.subscription = $1 AND k.partition = ANY ($2) AND k.due_at <= $3" \
+	" AND k.state <> 'skipped'" \
 	" AND (NOT k.delivered OR k.partition = ANY ($5)) AND ($4 OR NOT EXISTS" \
 	"  (SELECT FROM @es_subscription_parked AS b WHERE b.subscription = k.subscription" \
 	"   AND b.stream_id = k.stream_id AND b.position < k.position AND b.state <> 'skipped'))"
@@ -506,7 +520,7 @@ is_in_flight(NackedEvent *nacked)
 		nacked->position > partition->delivered_to)
 		return false;
 	upcast = EsUpcastBegin(RelationGetDescr(nacked->event), true);
-	probe = EsParkedBegin(subscription);
+	probe = EsParkedBegin(subscription, partition->position);
 	found = EsSubscriptionWants(subscription, upcast, nacked->slot) &&
 		EsParkedLook(probe, nacked->slot) == ES_NOT_PARKED;
 	EsParkedEnd(probe);
@@ -570,30 +584,33 @@ update_row(NackedEvent *nacked, const char *state, const char *reason,
 	nacked->lease.self->is_changed = true;
 }
 
+/* The nacked event's stream, behind it. */
+static EsScan *
+scan_followers(NackedEvent *nacked)
+{
+	bool		isnull;
+	Datum		stream_id = slot_getattr(nacked->slot, ES_EVENT_STREAM_ID, &isnull);
+	int64		version = DatumGetInt64(slot_getattr(nacked->slot, ES_EVENT_VERSION, &isnull));
+
+	return EsScanStream(nacked->event, GetActiveSnapshot(), DatumGetTextPP(stream_id),
+						version + 1, PG_INT64_MAX, ForwardScanDirection);
+}
+
 /* The later events of the stream that came out of the log with it wait behind it. */
 static void
 put_behind(NackedEvent *nacked)
 {
 	const EsSubscription *subscription = nacked->lease.subscription;
-	Relation	stream_key = index_open(nacked->store->stream_key, AccessShareLock);
-	IndexScanDesc scan = EsIndexBeginScan(nacked->event, stream_key, GetActiveSnapshot(), 2);
+	EsScan	   *scan = scan_followers(nacked);
 	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(nacked->event), true);
-	EsParkedProbe *probe = EsParkedBegin(subscription);
-	TupleTableSlot *slot = table_slot_create(nacked->event, NULL);
-	ScanKeyData keys[2];
+	EsParkedProbe *probe = EsParkedBegin(subscription, nacked->partition->position);
+	TupleTableSlot *slot;
 	bool		isnull;
 
-	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ,
-						   slot_getattr(nacked->slot, ES_EVENT_STREAM_ID, &isnull));
-	ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT,
-				slot_getattr(nacked->slot, ES_EVENT_VERSION, &isnull));
-	index_rescan(scan, keys, 2, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	while ((slot = EsScanNext(scan)) != NULL)
 	{
 		int64		position = DatumGetInt64(slot_getattr(slot, ES_EVENT_POSITION, &isnull));
 
-		CHECK_FOR_INTERRUPTS();
 		if (position > nacked->partition->delivered_to)
 			break;
 		if (position <= nacked->partition->position ||
@@ -604,11 +621,9 @@ put_behind(NackedEvent *nacked)
 		nacked->partition->in_flight--;
 		add_position(nacked, position);
 	}
-	ExecDropSingleTupleTableSlot(slot);
 	EsParkedEnd(probe);
 	EsUpcastEnd(upcast);
-	index_endscan(scan);
-	index_close(stream_key, AccessShareLock);
+	EsScanEnd(scan);
 }
 
 /* Those of the stream that came back with it wait behind it again. */

@@ -52,6 +52,7 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
@@ -102,6 +103,7 @@ typedef struct Column
 	int			name_len;
 	bool		by_value;
 	int16		length;			/* of the type */
+	Oid			type;			/* that a domain is made of */
 	FmgrInfo	to_jsonb;		/* from the column's type */
 } Column;
 
@@ -213,29 +215,34 @@ names_of_json(JsonbContainer *object, const char *key)
 	return names;
 }
 
+/* The trigger's argument; an empty object where it is not the one we gave it. */
+static Jsonb *
+trigger_json(const Trigger *trigger)
+{
+	const char *text = trigger->tgnargs == 1 ? trigger->tgargs[0] : "{}";
+
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+}
+
 static Settings
 settings_of_trigger(const Trigger *trigger)
 {
-	Settings	settings = {0};
+	JsonbContainer *json = &trigger_json(trigger)->root;
 	JsonbValue *category = NULL;
-	Jsonb	   *json;
+	Settings	settings = {0};
 
-	if (trigger->tgnargs == 1)
-	{
-		json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-												  CStringGetDatum(trigger->tgargs[0])));
-		if (JB_ROOT_IS_OBJECT(json))
-			category = getKeyJsonValueFromContainer(&json->root, "category", 8, NULL);
-	}
+	if (JsonContainerIsObject(json))
+		category = getKeyJsonValueFromContainer(json, "category", 8, NULL);
 	if (category == NULL || category->type != jbvString)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" was not made by es_track_table",
 						trigger->tgname),
 				 errhint(TRACK_HINT)));
-	settings.category = pnstrdup(category->val.string.val, category->val.string.len);
-	settings.key_columns = names_of_json(&json->root, "key_columns");
-	settings.except_columns = names_of_json(&json->root, "except_columns");
+	else
+		settings.category = pnstrdup(category->val.string.val, category->val.string.len);
+	settings.key_columns = names_of_json(json, "key_columns");
+	settings.except_columns = names_of_json(json, "except_columns");
 	return settings;
 }
 
@@ -353,6 +360,7 @@ make_column(Column *column, Form_pg_attribute attribute)
 	column->name_len = strlen(column->name);
 	column->by_value = attribute->attbyval;
 	column->length = attribute->attlen;
+	column->type = getBaseType(attribute->atttypid);
 	fmgr_info(F_TO_JSONB, &column->to_jsonb);
 	fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(input),
 											 InvalidOid, attribute->attcollation,
@@ -610,6 +618,53 @@ column_differs(const Column *column, const Row *a, const Row *b)
 }
 
 static void
+set_number(JsonbValue *value, Numeric number)
+{
+	value->type = jbvNumeric;
+	value->val.numeric = number;
+}
+
+/*
+ * What to_jsonb makes of the types that most columns have, without what it
+ * has to find out each time.  False for other types.
+ */
+static bool
+set_plain_value(JsonbValue *value, Oid type, Datum datum)
+{
+	text	   *string;
+
+	switch (type)
+	{
+		case BOOLOID:
+			value->type = jbvBool;
+			value->val.boolean = DatumGetBool(datum);
+			return true;
+		case INT2OID:
+			set_number(value, int64_to_numeric(DatumGetInt16(datum)));
+			return true;
+		case INT4OID:
+			set_number(value, int64_to_numeric(DatumGetInt32(datum)));
+			return true;
+		case INT8OID:
+			set_number(value, int64_to_numeric(DatumGetInt64(datum)));
+			return true;
+		case NUMERICOID:
+			set_number(value, DatumGetNumeric(datum));
+			/* JSON has no such numbers */
+			return !numeric_is_nan(value->val.numeric) && !numeric_is_inf(value->val.numeric);
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+			string = DatumGetTextPP(datum);
+			value->type = jbvString;
+			value->val.string.val = VARDATA_ANY(string);
+			value->val.string.len = VARSIZE_ANY_EXHDR(string);
+			return true;
+	}
+	return false;
+}
+
+static void
 push_column(JsonbParseState **state, Column *column, const Row *row)
 {
 	int			i = column->attno - 1;
@@ -620,7 +675,7 @@ push_column(JsonbParseState **state, Column *column, const Row *row)
 	value.val.string.len = column->name_len;
 	pushJsonbValue(state, WJB_KEY, &value);
 	value.type = jbvNull;
-	if (!row->nulls[i])
+	if (!row->nulls[i] && !set_plain_value(&value, column->type, row->values[i]))
 	{
 		json = DatumGetJsonbP(FunctionCall1(&column->to_jsonb, row->values[i]));
 		value.type = jbvBinary;
@@ -990,11 +1045,11 @@ create_triggers(const char *table, const Settings *settings)
 
 	execute(psprintf("CREATE TRIGGER " TRACK_ROW
 					 " AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW"
-					 " EXECUTE FUNCTION %s.es_track_change(%s)", table, schema,
+					 " EXECUTE FUNCTION %s.zz_es_track_change(%s)", table, schema,
 					 quote_literal_cstr(settings_text(settings))));
 	execute(psprintf("CREATE TRIGGER " TRACK_TRUNCATE
 					 " BEFORE TRUNCATE ON %s FOR EACH STATEMENT"
-					 " EXECUTE FUNCTION %s.es_track_change()", table, schema));
+					 " EXECUTE FUNCTION %s.zz_es_track_change()", table, schema));
 }
 
 /* The trigger that makes events of a table's rows. */

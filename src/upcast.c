@@ -152,16 +152,23 @@ EsUpcastGeneration(void)
 	return have_upcasters() ? cache.current.generation : 0;
 }
 
+/* Add where an upcaster leads. */
 static void
-digest_upcaster(EsDigest *digest, const Upcaster *upcaster)
+digest_way(EsDigest *digest, const Upcaster *upcaster)
 {
-	const EsVersioned *versioned = &upcaster->versioned;
-	EsRights	rights;
-
-	EsDigestString(digest, text_to_cstring(versioned->event_type));
-	EsDigestString(digest, psprintf("%d", versioned->version));
+	EsDigestString(digest, text_to_cstring(upcaster->versioned.event_type));
+	EsDigestString(digest, psprintf("%d", upcaster->versioned.version));
 	EsDigestString(digest, upcaster->new_type == NULL ? NULL :
 				   text_to_cstring(upcaster->new_type));
+}
+
+/* Add what it does to the data. */
+static void
+digest_expression(EsDigest *digest, const EsVersionedSet *of, EsVersioned *versioned)
+{
+	EsRights	rights;
+
+	compile_upcaster(of, versioned);
 	EsDigestString(digest, versioned->definer.search_path);
 	EsRightsEnter(&versioned->definer, &rights);
 	EsDigestExpression(digest, versioned->expression);
@@ -170,9 +177,10 @@ digest_upcaster(EsDigest *digest, const Upcaster *upcaster)
 
 /*
  * What the upcasters do to the events that concern somebody, told by the type
- * that they are shown under; all zero where that is nothing.  Answers whether
- * it depends on the session's settings.  Fails as a reader would if one of
- * them cannot be compiled.
+ * that they are shown under; all zero where that is nothing.  An upcaster that
+ * only leads events away counts, but not what it does to them.  Answers
+ * whether it depends on the session's settings.  Fails as a reader would if
+ * one of them cannot be compiled.
  */
 bool
 EsUpcastDigest(EsUpcastConcerns concerns, void *arg, pg_uuid_t *result)
@@ -191,11 +199,14 @@ EsUpcastDigest(EsUpcastConcerns concerns, void *arg, pg_uuid_t *result)
 	foreach(cell, upcasters.all)
 	{
 		EsVersioned *upcaster = lfirst(cell);
+		const text *leads_to = final_type(&upcasters, upcaster->event_type,
+										  upcaster->version);
 
-		if (!concerns(final_type(&upcasters, upcaster->event_type, upcaster->version), arg))
+		if (!concerns(leads_to, arg) && !concerns(upcaster->event_type, arg))
 			continue;
-		compile_upcaster(&upcasters, upcaster);
-		digest_upcaster(&digest, (Upcaster *) upcaster);
+		digest_way(&digest, (Upcaster *) upcaster);
+		if (concerns(leads_to, arg))
+			digest_expression(&digest, &upcasters, upcaster);
 		any = true;
 	}
 	EsDigestEnd(&digest, &sum);

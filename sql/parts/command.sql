@@ -47,4 +47,4 @@ CREATE FUNCTION es_handle(
 ) RETURNS bigint
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION es_handle(text, text, jsonb, uuid, text) IS
-	'handle a command: load the state, decide, append the events';
+	'handle a command: load the state of a stream or a boundary, decide, append the events';

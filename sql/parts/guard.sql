@@ -71,6 +71,8 @@ BEGIN
 			('reader', 'SELECT', 'es_retagged'),
 			('reader', 'SELECT', 'es_stat_projection'),
 			('reader', 'SELECT', 'es_progress'),
+			('reader', 'SELECT', 'es_stat_store'),
+			('admin', 'SELECT', 'es_stat_stream'),
 			('reader', 'SELECT', 'es_tracked_table'),
 			('reader', 'SELECT', 'es_stat_subscription'),
 			('admin', 'SELECT', 'es_subscription'),
@@ -173,6 +175,12 @@ BEGIN
 				('admin', 'es_import_segment'),
 				('admin', 'es_settle'),
 				('admin', 'es_check'),
+				('reader', 'es_stat_log'),
+				('reader', 'es_settled_holder'),
+				('reader', 'es_running_jobs'),
+				('admin', 'es_stream_sizes'),
+				('admin', 'es_stat_reset'),
+				('admin', 'es_report'),
 				('admin', 'es_create_projection'),
 				('admin', 'es_drop_projection'),
 				('admin', 'es_on'),
@@ -187,7 +195,7 @@ BEGIN
 				('admin', 'es_start_worker'),
 				('admin', 'es_track_table'),
 				('admin', 'es_untrack_table'),
-				('admin', 'es_track_change'),
+				('admin', 'zz_es_track_change'),
 				('admin', 'es_grant')
 			) AS v(level, name)
 			JOIN pg_proc p ON p.proname = v.name

@@ -52,9 +52,13 @@ CREATE VIEW es_stat_projection AS
 		p.error_position, p.error_handler, p.last_error
 	FROM es_projection p
 	CROSS JOIN LATERAL (SELECT p.mode = 'inline' AND p.status = 'live') AS live(inline)
-	LEFT JOIN LATERAL (SELECT e.position FROM es_event e
-		ORDER BY e.position DESC LIMIT 1) AS last ON true
-	LEFT JOIN LATERAL (SELECT e.recorded_at FROM es_event e
-		WHERE e.position > p.position ORDER BY e.position LIMIT 1) AS next ON true;
+	LEFT JOIN LATERAL (SELECT greatest(
+			(SELECT e.position FROM es_event e ORDER BY e.position DESC LIMIT 1),
+			(SELECT max(s.last_position) FROM es_archive_segment s)) AS position) AS last ON true
+	LEFT JOIN LATERAL (SELECT coalesce(
+			(SELECT s.first_recorded_at FROM es_archive_segment s
+				WHERE s.last_position > p.position ORDER BY s.segment LIMIT 1),
+			(SELECT e.recorded_at FROM es_event e
+				WHERE e.position > p.position ORDER BY e.position LIMIT 1)) AS recorded_at) AS next ON true;
 COMMENT ON VIEW es_stat_projection IS 'where each projection stands, and what is wrong with it';
 GRANT SELECT ON es_stat_projection TO pg_monitor;

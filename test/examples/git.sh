@@ -12,8 +12,15 @@
 #
 # Every file is a stream, file-PATH, and every change of it an event:
 # FileAdded, FileModified (the content, the mode or the kind) or FileDeleted.
+# The first two say what the file is now: its mode and the id of its object,
+# "oid".  That was called "object" in version 1 of these types; stores from
+# then need no change, an upcaster shows their events in today's form.  With
+# ES_GIT_VERSION=1 events are still written as they were then.
+#
 # A rename is a deletion and an addition: git stores no renames, it guesses
-# them.  Every commit is a stream as well, commit-ID, with the one event
+# them.
+#
+# Every commit is a stream as well, commit-ID, with the one event
 # CommitMade behind those of its files, so that a commit that changed nothing
 # has its place too.  The metadata of each event names commit, author and
 # author date.
@@ -55,9 +62,20 @@ commit_id()
 last_imported()
 {
 	sql <<'SQL'
-SELECT data ->> 'commit' FROM es_event
-	WHERE es_category(stream_id) = 'commit'
-	ORDER BY position DESC LIMIT 1;
+SELECT data ->> 'commit'
+	FROM es_read('{"items": [{"types": ["CommitMade"]}]}', max_count => 1, backwards => true);
+SQL
+}
+
+# The second version of the types with the renamed key, and the way from the
+# first one to it.
+declare_types()
+{
+	sql <<'SQL' >/dev/null
+SELECT es_create_event_type(type, version, if_not_exists => true)
+	FROM unnest('{FileAdded,FileModified}'::text[]) AS type, generate_series(1, 2) AS version;
+SELECT es_upcast(type, 1, $$event.data - 'object' || jsonb_build_object('oid', event.data -> 'object')$$)
+	FROM unnest('{FileAdded,FileModified}'::text[]) AS type;
 SQL
 }
 
@@ -72,13 +90,15 @@ history()
 }
 
 # From history's output to rows for COPY: stream_id, version, event_type,
-# data, metadata.
+# type_version, data, metadata.
 #
 # The version of a file's event is left to the store.  That of CommitMade is
 # said to be 1: where another import was quicker, the store refuses the commit,
-# and with it the whole COPY.
+# and with it the whole COPY.  The version of a type is left to the store, too,
+# unless an older one is asked for.
 rows()
 {
+	ES_GIT_VERSION=${ES_GIT_VERSION:-} \
 	perl -MDigest::SHA=sha256_hex -we '
 		use strict;
 
@@ -88,6 +108,7 @@ rows()
 			| \xF0[\x90-\xBF][\x80-\xBF]{2} | \xF4[\x80-\x8F][\x80-\xBF]{2}
 			| [\xF1-\xF3][\x80-\xBF]{3} /x;
 		my $printable = qr/ [\x20-\x24\x26-\x7E] | (?!\xC2[\x80-\x9F]) $multibyte /x;
+		my $old = $ENV{ES_GIT_VERSION} eq "1";
 		my %type = (A => "FileAdded", M => "FileModified", T => "FileModified",
 			D => "FileDeleted");
 
@@ -128,7 +149,7 @@ rows()
 		my ($commit, $subject, $metadata);
 		sub end_commit
 		{
-			row("commit-$commit", 1, "CommitMade",
+			row("commit-$commit", 1, "CommitMade", "",
 				json(commit => $commit, subject => $subject), $metadata) if defined $commit;
 		}
 
@@ -141,9 +162,10 @@ rows()
 				my ($mode, $object, $status) = ($2, $4, $5);
 				chomp(my $path = <STDIN>);
 				my $escaped = escape($path);
-				my @state = $status eq "D" ? () : (mode => $mode, object => $object);
+				my @state = $status eq "D" ? () : (mode => $mode, ($old ? "object" : "oid") => $object);
 				row(stream_id($path, $escaped), "",
 					$type{$status} // die("unknown change \"$status\" of $escaped\n"),
+					$old && @state ? 1 : "",
 					json(path => $escaped, @state), $metadata);
 				next;
 			}
@@ -163,29 +185,28 @@ import()
 	head=$(commit_id "$1")
 	PGOPTIONS="${PGOPTIONS:-} -c client_min_messages=warning" \
 		sql -c 'CREATE EXTENSION IF NOT EXISTS eventstore'
+	PGOPTIONS="${PGOPTIONS:-} -c client_min_messages=warning" declare_types
 	last=$(last_imported)
 	if [[ -n $last ]] && ! repo_git rev-list --first-parent "$head" | grep -x "$last" >/dev/null; then
 		fail "the last commit imported, $last, is not in the line of first parents of $1"
 	fi
 	{
 		echo 'BEGIN;'
-		echo "COPY es_event (stream_id, version, event_type, data, metadata) FROM STDIN WITH (NULL '');"
+		echo "COPY es_event (stream_id, version, event_type, type_version, data, metadata) FROM STDIN WITH (NULL '');"
 		history "${last:+$last..}$head" | rows
 		printf '%s\n' '\.' 'COMMIT;'
 	} | PGCLIENTENCODING=UTF8 sql
 }
 
-# The fold: of each file's events up to the commit, the latest one tells.
-# Prints mode, object id and escaped path.
+# The fold: of each file's events up to the commit, in today's form, the latest
+# one tells.  Prints mode, object id and escaped path.
 files_as_of()
 {
 	PGCLIENTENCODING=UTF8 sql -F $'\t' -v commit="$1" <<'SQL'
-SELECT data ->> 'mode', data ->> 'object', data ->> 'path'
+SELECT data ->> 'mode', data ->> 'oid', data ->> 'path'
 	FROM (SELECT DISTINCT ON (stream_id) event_type, data
-			FROM es_event
-			WHERE es_category(stream_id) = 'file'
-			AND position < (SELECT position FROM es_event
-							WHERE stream_id = 'commit-' || :'commit')
+			FROM es_read_all(max_count => NULL, category => 'file')
+			WHERE position < (SELECT position FROM es_read_stream('commit-' || :'commit'))
 			ORDER BY stream_id, version DESC) AS latest
 	WHERE event_type <> 'FileDeleted';
 SQL
@@ -236,7 +257,7 @@ compare()
 {
 	local events files
 
-	events=$(sql -c 'SELECT count(*) FROM es_event')
+	events=$(sql -c 'SELECT count(*) FROM es_read_all(max_count => NULL)')
 	diff <(repo_git -c core.quotePath=true ls-tree -r --full-tree HEAD) <(tree HEAD) ||
 		fail "the files folded from $events events are not those of HEAD"
 	files=$(tree HEAD | wc -l)

@@ -82,8 +82,8 @@ DELETE FROM es_event WHERE stream_id = 's-1' AND version = 2;
 SELECT * FROM broken();
 ROLLBACK;
 BEGIN;
-ALTER EXTENSION eventstore DROP FUNCTION es_event_refuse();
-DROP FUNCTION es_event_refuse() CASCADE;
+ALTER EXTENSION eventstore DROP FUNCTION zz_es_event_refuse();
+DROP FUNCTION zz_es_event_refuse() CASCADE;
 SELECT * FROM broken();
 ROLLBACK;
 

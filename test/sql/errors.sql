@@ -23,10 +23,22 @@ BEGIN;
 DROP TYPE counter CASCADE;
 SELECT es_state('c-1');
 ROLLBACK;
+BEGIN;
+SELECT es_create_subscription('lost');
+DELETE FROM es_subscription_partition;
+SELECT position FROM es_fetch('lost', 'me');
+ROLLBACK;
+SELECT es_append_batch('old-1', array_fill('Old'::text, '{10}'), array_fill('{}'::jsonb, '{10}'));
+CALL es_archive(5);
+BEGIN;
+ALTER TABLE es_archive_key DISABLE TRIGGER ALL;
+UPDATE es_archive_key SET entries = '\x0064';
+SELECT version FROM es_read_stream('old-1');
+ROLLBACK;
 
 -- The last version there is.
 INSERT INTO es_event (position, version, recorded_at, event_id, type_version, stream_id, event_type, data)
-	VALUES (1, 9223372036854775807, now(), gen_random_uuid(), 1, 'full-1', 'A', '{}');
+	VALUES (1000, 9223372036854775807, now(), gen_random_uuid(), 1, 'full-1', 'A', '{}');
 SELECT es_append('full-1', 'A', '{}');
 
 -- Triggers in the wrong place.
@@ -44,9 +56,9 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN SQLSTATE || ' ' || SQLERRM;
 END $$;
 SELECT function, fires, wrong(function, fires) FROM (VALUES
-	('es_event_insert', 'AFTER INSERT ON es_event FOR EACH ROW'), ('es_event_insert', 'BEFORE INSERT ON place FOR EACH ROW'),
-	('es_event_statement', 'AFTER INSERT ON es_event FOR EACH ROW'), ('es_stream_change', 'BEFORE INSERT ON place FOR EACH ROW'),
-	('es_projection_guard', 'AFTER INSERT ON place FOR EACH ROW')) v(function, fires);
+	('zz_es_event_insert', 'AFTER INSERT ON es_event FOR EACH ROW'), ('zz_es_event_insert', 'BEFORE INSERT ON place FOR EACH ROW'),
+	('zz_es_event_statement', 'AFTER INSERT ON es_event FOR EACH ROW'), ('zz_es_stream_change', 'BEFORE INSERT ON place FOR EACH ROW'),
+	('zz_es_projection_guard', 'AFTER INSERT ON place FOR EACH ROW')) v(function, fires);
 CREATE FUNCTION called() RETURNS int AS 'eventstore', 'es_definition_change' LANGUAGE C;
 SELECT called();
 

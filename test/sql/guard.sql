@@ -80,9 +80,9 @@ DELETE FROM es_event WHERE position = 1;
 CREATE TABLE note (event bigint REFERENCES es_event ON DELETE CASCADE);
 INSERT INTO note VALUES (1);
 TRUNCATE es_event CASCADE;
-CREATE TRIGGER t BEFORE INSERT ON account FOR EACH ROW EXECUTE FUNCTION es_event_insert();
+CREATE TRIGGER t BEFORE INSERT ON account FOR EACH ROW EXECUTE FUNCTION zz_es_event_insert();
 INSERT INTO account VALUES ('s-1');
-SELECT es_event_refuse();
+SELECT zz_es_event_refuse();
 DROP TRIGGER t ON account;
 DROP TABLE note;
 
@@ -126,7 +126,7 @@ SET ROLE regress_es_stranger;
 SELECT count(*) >= 0 AS read FROM es_read_all();
 RESET ROLE;
 -- The right to call is not the right to the table.
-GRANT EXECUTE ON FUNCTION es_append(text, text, jsonb, bigint, jsonb, uuid, text[]), es_check() TO regress_es_owner;
+GRANT EXECUTE ON FUNCTION es_append(text, text, jsonb, bigint, jsonb, uuid, text[]), es_check(interval) TO regress_es_owner;
 SET ROLE regress_es_owner;
 SELECT es_append('p-1', 'A', '{}');
 SELECT count(*) FROM es_check();

@@ -105,6 +105,19 @@ DROP TABLE thing;
 ALTER TABLE key DROP CONSTRAINT key_pkey;
 INSERT INTO key VALUES ('c', 'd');
 
+-- Values of every kind are what to_jsonb makes of them.
+CREATE DOMAIN percent AS int CHECK (VALUE BETWEEN 0 AND 100);
+CREATE TYPE colour AS ENUM ('red');
+CREATE TABLE kind (id int8 PRIMARY KEY, b bool, i2 int2, p percent, n numeric, n2 numeric, f float4, t text, v varchar(9), c char(3), ch "char", nm name, d date,
+	ts timestamp, tz timestamptz, iv interval, by bytea, u uuid, j json, jb jsonb, a int[], e colour, r int4range, o oid, m inet);
+SELECT es_track_table('kind');
+INSERT INTO kind VALUES (-9223372036854775808, true, -1, 50, 'NaN', '-Infinity', 0.1, E'a\n"b', 'ü', 'x', 'y', 'n', '2026-01-01 BC', 'infinity', '2026-01-01 12:00 UTC', '1 mon 2 days',
+	'\x00ff', '0190b5a2-7e4c-7c3a-9d1e-5f0c2b8a4d10', '{"b": 1, "a": 2}', '[null]', '{1,NULL}', 'red', '[1,5)', 4294967295, '10.0.0.1/8');
+INSERT INTO kind (id, n, n2) VALUES (2, 1.50, 1e100);
+SET timezone = 'UTC'; SET intervalstyle = 'postgres';
+SELECT data -> 'new' = to_jsonb(k) AS same FROM es_event, kind k WHERE stream_id = 'kind-' || k.id;
+RESET timezone; RESET intervalstyle;
+
 -- A read model beside it, and one that is itself tracked.
 CREATE TABLE summary (what text PRIMARY KEY, n int);
 SELECT es_create_projection('summary', 'inline', '{summary}', 'step');

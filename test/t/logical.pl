@@ -135,6 +135,8 @@ sqlstate_is($replica, 'SELECT es_settle()', '55000',
 	'es_settle() belongs to the origin');
 like(($replica->psql('postgres', 'SELECT es_settle()'))[2],
 	qr/cannot settle a store that is replicated from another/, 'and says so');
+like(($replica->psql('postgres', 'CALL es_archive(1)'))[2],
+	qr/cannot archive a store that is replicated from another/, 'so does es_archive()');
 
 # Somebody at the origin who turned the guard off changes events there, but
 # not here.

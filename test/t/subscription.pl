@@ -129,8 +129,9 @@ foreach my $worker (0, 1)
 ask(q(SELECT take('s'); SELECT es_nack('s', token, (SELECT max(position) FROM es_event), delay => '100 ms') FROM token;
 	SELECT es_ack('s', token) FROM token));
 is(ask(q(SELECT es_wait_for_events('s', '3 min', 'c'))), 't', 'for an event that is due again');
-ask(q(SELECT * FROM es_fetch('s', 'c', lease => '100 ms')));
+ask(q(SELECT * FROM es_fetch('s', 'c', lease => '1 h')));
 is(ask(q(SELECT count(*) FROM es_fetch('s', 'd', lease => '1 h'))), '0', 'a second consumer');
+ask(q(UPDATE es_subscription_consumer SET lease_until = clock_timestamp() + '200 ms' WHERE consumer = 'c'));
 is(ask(q(SELECT es_wait_for_events('s', '3 min', 'd'))), 't', 'for the end of a lease');
 
 # A long life leaves nothing behind.

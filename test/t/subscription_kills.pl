@@ -84,8 +84,7 @@ sub start_consumers
 
 		if ($running{$consumer})
 		{
-			$running{$consumer}{run}->pump_nb;
-			next if $running{$consumer}{run}->pumpable;
+			next if eval { $running{$consumer}{run}->pump_nb; 1 } && $running{$consumer}{run}->pumpable;
 			eval { psql_finish($running{$consumer}) };
 		}
 		$running{$consumer} = psql_start($node, "CALL consume('$kind', '$name')");
@@ -103,7 +102,7 @@ my $writer = psql_start($node, q(
 		END LOOP;
 	END
 	$$;
-) x 1);
+));
 my $killed = 0;
 
 for (my $i = 0; $i < $kills; $i++)

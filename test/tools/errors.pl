@@ -56,15 +56,22 @@ my %class = (
 	'42P01' => [ 'no such table', 'name one that exists' ],
 	'42P17' => [ 'not allowed in a definition', 'correct the definition' ],
 	'42P18' => [ 'the type cannot be told', 'add a cast' ],
+	'53100' => [ 'the disk is full', 'make room' ],
+	'53200' => [ 'out of memory, or of room in the lock table', 'raise max_locks_per_transaction, or do less at once' ],
+	'53300' => [ 'too many connections or processes', 'raise the limit' ],
 	'53400' => [ 'a setting is too low', 'raise it' ],
 	'54000' => [ 'too many, or too large', 'use fewer' ],
 	'55000' => [ 'not in the state that it must be in', 'change that first' ],
 	'55006' => [ 'in use by another session', 'try again later' ],
 	'55P03' => [ 'no lock was to be had in time', 'try again later' ],
 	'57014' => [ 'cancelled', 'try again' ],
+	'58030' => [ 'a file could not be read or written', 'look at the server\'s log' ],
+	'58P01' => [ 'a file is not there', 'look for it' ],
 	'P0001' => [ 'rejected by a decider', 'decide otherwise' ],
 	'XX000' => [ 'an internal error', 'report it' ],
 	'XX001' => [ 'what is stored cannot be', 'run es_check(), restore from a backup' ]);
+
+my %condition;	# SQLSTATE => the condition's name in words
 
 sub slurp
 {
@@ -83,13 +90,14 @@ sub sqlstates
 {
 	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
 	my $include = qx($pg_config --includedir-server);
-	my (%by_name, %by_condition);
+	my %by_name;
 
 	chomp $include;
 	foreach (split /\n/, slurp("$include/utils/errcodes.h"))
 	{
 		next unless /#define (ERRCODE_\w+) MAKE_SQLSTATE\('(.)','(.)','(.)','(.)','(.)'\)/;
 		$by_name{$1} = "$2$3$4$5$6";
+		$condition{"$2$3$4$5$6"} //= lc $1 =~ s/^ERRCODE_//r =~ s/_/ /gr;
 	}
 	return \%by_name;
 }
@@ -323,8 +331,7 @@ sub prose
 sub sentence_of_class
 {
 	my ($sqlstate, $n) = @_;
-	my $class = $class{$sqlstate}
-	  or die "errors.pl: say in \%class what SQLSTATE $sqlstate means, for the list in README.md\n";
+	my $class = $class{$sqlstate} // [ $condition{$sqlstate}, 'see the message' ];
 
 	return ucfirst("$class->[$n].");
 }

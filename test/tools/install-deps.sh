@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 #
-# install-deps.sh [build|test|matrix|ci]: see that what a target needs is there.
+# install-deps.sh [build|test|matrix|sanitize|ci]: see that what a target needs is there.
 #
 #	build	a compiler and PostgreSQL's server and headers
 #	test	the same, and what the test suites use (the default)
 #	matrix	the same, and a second compiler
-#	ci		the same, and the static checkers and a maker of other Debians
+#	sanitize	as test, and what builds a PostgreSQL, and valgrind
+#	ci		as matrix, and the static checkers and a maker of other Debians
 #
 # Each need is probed by what it is used for, not by its package, so a
 # PostgreSQL built from source (PG_CONFIG=/path/to/pg_config) counts as well as
@@ -81,6 +82,15 @@ missing()
 	fi
 	[[ $level == test ]] && return
 
+	if [[ $level == sanitize ]]; then
+		have valgrind || echo valgrind
+		have bison || echo bison
+		have flex || echo flex
+		[[ -e /usr/include/zlib.h ]] || echo zlib1g-dev
+		have bzip2 || echo bzip2
+		return
+	fi
+
 	have clang || echo clang
 	[[ $level == matrix ]] && return
 
@@ -97,12 +107,16 @@ optional()
 	have redis-server || echo redis-server
 	have nats-server || [[ -x /usr/sbin/nats-server ]] || echo nats-server
 	have node || printf '%s\n' nodejs npm
+	have chromium || have chromium-browser || have google-chrome || echo chromium
+	have prometheus-postgres-exporter || echo prometheus-postgres-exporter
+	have prometheus-sql-exporter || echo prometheus-sql-exporter
+	have promtool || echo prometheus
 }
 
 case $level in
-	build | test | matrix | ci) ;;
+	build | test | matrix | sanitize | ci) ;;
 	*)
-		echo "usage: install-deps.sh [build|test|matrix|ci]" >&2
+		echo "usage: install-deps.sh [build|test|matrix|sanitize|ci]" >&2
 		exit 2
 		;;
 esac
@@ -178,7 +192,7 @@ install_stopped()
 	place "$no_start" $'#!/bin/sh\nexit 101'
 	[[ -x $no_start ]] || "${as_root[@]}" chmod +x "$no_start"
 	install "$1" || return
-	[[ $1 != *-server ]] || ! have systemctl ||
+	[[ $1 != *-server && $1 != prometheus* ]] || ! have systemctl ||
 		"${as_root[@]}" systemctl -q disable "$1.service" >/dev/null 2>&1 || true
 }
 

@@ -1,8 +1,10 @@
 -- With tagged set, events that the boundary pieces can decide on.
 \if :{?tagged}
-INSERT INTO es_event (stream_id, event_type, data, tags)
-SELECT :'prefix' || 1000000 + s, 'Deposited', :'payload', ARRAY['course:' || s, 'student:' || s * 7 + v]
-FROM generate_series(1, :events) v, generate_series(1, :streams) s;
+SELECT count(es_append_batch(:'prefix' || 1000000 + b, types, data, tags => tags))
+FROM generate_series(1, :events) v, generate_series(0, :streams / 1000 - 1) b,
+	LATERAL (SELECT array_agg('Deposited'::text) AS types, array_agg(:'payload'::jsonb) AS data,
+			array_agg(jsonb_build_array('course:' || s, 'student:' || s * 7 + v)) AS tags
+		FROM generate_series(b * 1000 + 1, b * 1000 + 1000) s) e;
 VACUUM ANALYZE es_event_tag;
 \else
 INSERT INTO es_event (stream_id, event_type, data)

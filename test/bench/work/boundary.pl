@@ -46,6 +46,18 @@ sub contenders
 	];
 }
 
+# The same in a store of ten million events beside one of a hundred thousand, four of each course in both.  In both
+# a thousand courses and their students are in use; those of the large store lie scattered over it.
+sub of_size
+{
+	my ($label, $db, $courses, $used) = @_;
+
+	return {
+		store => 'eventstore', key => $label, label => $label, db => $db, sql => eventstore(''),
+		vars => { used => $used, apart => $courses / $used },
+		seed => [ { prefix => 'course-', streams => $courses, events => 4, tagged => 1 } ] };
+}
+
 my $client = "\\set c :client_id * 5000 + random(1, 5000)\n\\set x random(1, 1000000000)\n";
 
 return (
@@ -53,7 +65,7 @@ return (
 		title => 'boundary, distinct tags',
 		group => 'boundary',
 		clients => [16],
-		sync => ['on'],
+		sync => [ 'on', 'off' ],
 		seed => $seed,
 		client => $client,
 		contenders => contenders(''),
@@ -66,7 +78,7 @@ return (
 		title => 'boundary, one tag that all events share',
 		group => 'boundary',
 		clients => [16],
-		sync => ['on'],
+		sync => [ 'on', 'off' ],
 		seed => $seed,
 		client => $client,
 		contenders => contenders(", 'tenant:1'"),
@@ -84,4 +96,18 @@ return (
 			{ key => 'tags', store => 'eventstore', label => 'es_append, two tags', sql => "SELECT es_append('order-' || :x, :type, :data, tags => ARRAY['course:' || :c, 'student:' || :x]);" },
 		],
 		wants => [ { is => 'rate', of => 'tags', than => 'eventstore', least => 0.8 } ],
+	},
+	{
+		title => 'boundary in 10 M events',
+		group => 'boundary_big',
+		asked => 1,
+		fills => 'once',
+		sync => ['off'],
+		clients => [ 1, 16 ],
+		client => "\\set c random(1, :used) * :apart\n\\set x :c * 7 + random(1, 4)\n",
+		contenders => [
+			of_size('100 k', 'bench', 25_000, 1000),
+			of_size('10 M', 'bench_big', 2_500_000, 1000),
+			of_size('10 M, all of its courses in use', 'bench_big', 2_500_000, 2_500_000) ],
+		wants => [ map { { is => $_, of => '10 M', than => '100 k', most => 1.3 } } qw(cost cpu) ],
 	});
