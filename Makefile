@@ -5,6 +5,7 @@
 #						SUITES="regress tap" and TESTS="append*" choose some
 #	make mutants		check that the tests find each of the seeded bugs
 #	make matrix			build and test on PostgreSQL 15, 17 and 18
+#	make sanitize		the tests with assertions, valgrind and sanitizers
 #	make bench			how fast, beside plain SQL and other stores
 #	make bare-check		quickstart and test in an empty Debian
 #
@@ -60,7 +61,7 @@ REGRESS = catalog stream append read log epoch guard trigger check hijack \
 	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \
 	projection projection_rights runner rebuild drop_handler \
-	track track_rights errors comfort \
+	track track_rights errors comfort hostile \
 	subscription subscription_park subscription_archive \
 	cloudevent decoding decoding_upcast \
 	stat doctor report
@@ -123,7 +124,7 @@ endif
 export PG_CONFIG
 tools = $(top)/test/tools
 
-.PHONY: all deps quickstart test mutants matrix bare-check bench
+.PHONY: all deps quickstart test mutants matrix sanitize bare-check bench
 
 deps:
 	@$(tools)/install-deps.sh test
@@ -143,6 +144,10 @@ mutants:
 matrix:
 	@$(tools)/install-deps.sh ci
 	@$(tools)/matrix.sh $(VERSIONS)
+
+sanitize:
+	@$(tools)/install-deps.sh sanitize
+	@$(tools)/sanitize.sh $(CHECKS)
 
 bare-check:
 	@$(tools)/bare-check.sh

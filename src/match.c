@@ -195,20 +195,20 @@ EsBoundaryParse(Jsonb *json)
 
 /* ----- a single event ----- */
 
-/* Is the name in the sorted set? */
-static bool
-is_among(text *name, text **names, int n)
+/* Is the name in the set that EsNamesMakeSet made? */
+bool
+EsNamesInclude(text **names, int n, text *name)
 {
-	return bsearch(&name, names, n, sizeof(text *), compare_names) != NULL;
+	return n > 0 && bsearch(&name, names, n, sizeof(text *), compare_names) != NULL;
 }
 
 static bool
 item_matches(const EsBoundaryItem *item, text *event_type, text **tags, int ntags)
 {
-	if (item->ntypes > 0 && !is_among(event_type, item->types, item->ntypes))
+	if (item->ntypes > 0 && !EsNamesInclude(item->types, item->ntypes, event_type))
 		return false;
 	for (int i = 0; i < item->ntags; i++)
-		if (!is_among(item->tags[i], tags, ntags))
+		if (!EsNamesInclude(tags, ntags, item->tags[i]))
 			return false;
 	return true;
 }
@@ -422,7 +422,7 @@ type_matches(const EsBoundaryItem *item, const Cursor *cursor)
 	type = DatumGetTextPP(slot_getattr(cursor->slot, cursor->along_log ?
 									   (int) ES_EVENT_EVENT_TYPE : (int) ES_EVENT_TAG_EVENT_TYPE,
 									   &isnull));
-	return is_among(type, item->types, item->ntypes);
+	return EsNamesInclude(item->types, item->ntypes, type);
 }
 
 /* Move the item to its first match at or past a position, or to its end. */

@@ -38,6 +38,7 @@ typedef struct EsBoundary
 typedef struct EsMatchScan EsMatchScan;
 
 extern int	EsNamesMakeSet(text **names, int n);
+extern bool EsNamesInclude(text **names, int n, text *name);
 extern EsBoundary *EsBoundaryParse(Jsonb *json);
 extern bool EsBoundaryMatches(const EsBoundary *query, text *event_type,
 							  ArrayType *tags);

@@ -27,6 +27,7 @@
 #include "definition.h"
 #include "lifecycle.h"
 #include "log.h"
+#include "match.h"
 #include "scan.h"
 #include "stream.h"
 #include "upcast.h"
@@ -41,7 +42,7 @@
 /* What es_read_all leaves out. */
 typedef struct EventFilter
 {
-	Datum	   *types;			/* wanted event types */
+	text	  **types;			/* wanted event types, a sorted set */
 	int			ntypes;			/* -1: all */
 	text	   *category;		/* NULL: all */
 } EventFilter;
@@ -165,16 +166,6 @@ is_of_category(const text *category, const text *stream_id)
 }
 
 static bool
-is_of_types(const EventFilter *filter, const text *type)
-{
-	for (int i = 0; i < filter->ntypes; i++)
-		if (same_bytes(DatumGetTextPP(filter->types[i]), VARDATA_ANY(type),
-					   VARSIZE_ANY_EXHDR(type)))
-			return true;
-	return false;
-}
-
-static bool
 passes_filter(const EventFilter *filter, TupleTableSlot *slot)
 {
 	bool		passes = true;
@@ -190,9 +181,9 @@ passes_filter(const EventFilter *filter, TupleTableSlot *slot)
 			pfree(stream_id);	/* a long id may be stored compressed */
 	}
 	if (passes && filter->ntypes >= 0)
-		passes = is_of_types(filter,
-							 DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE,
-														 &isnull)));
+		passes = EsNamesInclude(filter->types, filter->ntypes,
+								DatumGetTextPP(slot_getattr(slot, ES_EVENT_EVENT_TYPE,
+															&isnull)));
 	return passes;
 }
 
@@ -205,6 +196,7 @@ filter_arguments(FunctionCallInfo fcinfo)
 	if (!PG_ARGISNULL(2))
 	{
 		ArrayType  *types = PG_GETARG_ARRAYTYPE_P(2);
+		Datum	   *elements;
 		bool	   *nulls;
 		int			n;
 
@@ -214,11 +206,13 @@ filter_arguments(FunctionCallInfo fcinfo)
 					 errmsg("argument \"%s\" must be a one-dimensional array",
 							"event_types")));
 		deconstruct_array(types, TEXTOID, -1, false, TYPALIGN_INT,
-						  &filter.types, &nulls, &n);
+						  &elements, &nulls, &n);
+		filter.types = palloc(Max(n, 1) * sizeof(text *));
 		filter.ntypes = 0;
 		for (int i = 0; i < n; i++)
 			if (!nulls[i])
-				filter.types[filter.ntypes++] = filter.types[i];
+				filter.types[filter.ntypes++] = DatumGetTextPP(elements[i]);
+		filter.ntypes = EsNamesMakeSet(filter.types, filter.ntypes);
 	}
 	if (!PG_ARGISNULL(3))
 		filter.category = PG_GETARG_TEXT_PP(3);

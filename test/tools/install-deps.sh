@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 #
-# install-deps.sh [build|test|matrix|ci]: see that what a target needs is there.
+# install-deps.sh [build|test|matrix|sanitize|ci]: see that what a target needs is there.
 #
 #	build	a compiler and PostgreSQL's server and headers
 #	test	the same, and what the test suites use (the default)
 #	matrix	the same, and a second compiler
-#	ci		the same, and the static checkers and a maker of other Debians
+#	sanitize	as test, and what builds a PostgreSQL, and valgrind
+#	ci		as matrix, and the static checkers and a maker of other Debians
 #
 # Each need is probed by what it is used for, not by its package, so a
 # PostgreSQL built from source (PG_CONFIG=/path/to/pg_config) counts as well as
@@ -81,6 +82,15 @@ missing()
 	fi
 	[[ $level == test ]] && return
 
+	if [[ $level == sanitize ]]; then
+		have valgrind || echo valgrind
+		have bison || echo bison
+		have flex || echo flex
+		[[ -e /usr/include/zlib.h ]] || echo zlib1g-dev
+		have bzip2 || echo bzip2
+		return
+	fi
+
 	have clang || echo clang
 	[[ $level == matrix ]] && return
 
@@ -104,9 +114,9 @@ optional()
 }
 
 case $level in
-	build | test | matrix | ci) ;;
+	build | test | matrix | sanitize | ci) ;;
 	*)
-		echo "usage: install-deps.sh [build|test|matrix|ci]" >&2
+		echo "usage: install-deps.sh [build|test|matrix|sanitize|ci]" >&2
 		exit 2
 		;;
 esac
