@@ -131,9 +131,7 @@ static void
 hash_or_fail(int result)
 {
 	if (result < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not compute a SHA-256 digest")));
+		elog(ERROR, "could not compute a SHA-256 digest");
 }
 
 /* The digest of events, in the order of positions. */
