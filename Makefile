@@ -25,13 +25,16 @@ endif
 ROOMS = eventstore catalog point \
 	segment archive_key archive archive_list scan \
 	stream tag lifecycle log epoch \
-	append metadata event_id insert read guard check \
+	stat stat_progress stat_sample stat_store \
+	append metadata event_id insert read guard \
+	check check_schema check_health check_event check_index \
 	export archiver archive_check \
 	match query_template boundary event_set boundary_read append_if boundary_state retag \
 	handler definition definition_digest versioned template type_check event_type upcast \
 	digest category aggregate aggregate_define fold snapshot_table snapshot snapshot_due app_snapshot kept state \
 	decider command_id command trial \
 	query wake projection apply inline batch runner wait shadow rebuild worker \
+	report report_chart report_html report_store report_stream report_style \
 	track \
 	subscription subscription_lease subscription_park subscription_fetch subscription_commit subscription_wait
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
@@ -44,19 +47,21 @@ PARTS = catalog definition event_type upcast \
 	projection runner rebuild worker \
 	track \
 	subscription \
+	stat report \
 	comment privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
 REGRESS = catalog stream append read log epoch guard trigger check hijack \
-	tag boundary boundary_command boundary_rights \
+	tag boundary match boundary_command boundary_rights \
 	archive archive_file \
 	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \
 	projection projection_rights runner rebuild drop_handler \
 	track track_rights errors \
-	subscription subscription_park
+	subscription subscription_park subscription_archive \
+	stat doctor report
 REGRESS_OPTS = --inputdir=$(top)/test --encoding=UTF8 --no-locale
 ISOLATION = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/*.spec)))
 POINTS = $(sort $(patsubst $(top)/test/specs/%.spec,%,$(wildcard $(top)/test/specs/points/*.spec)))

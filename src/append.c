@@ -41,6 +41,7 @@
 #include "log.h"
 #include "metadata.h"
 #include "point.h"
+#include "stat.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -62,6 +63,7 @@ check_version(const EsAppend *append, int64 actual)
 	if (expected == ES_VERSION_ANY || expected == actual ||
 		(expected == ES_VERSION_EXISTS && actual > 0))
 		return;
+	EsStatCount(ES_COUNT_CONFLICTS, 1);
 	wanted = expected == ES_VERSION_EXISTS ? "an existing stream" :
 		expected == ES_VERSION_NONE ? "no stream" :
 		psprintf("version " INT64_FORMAT, expected);
@@ -176,6 +178,7 @@ EsAssign(Relation event, const EsStore *store, EsAppend *append)
 	if (!append->own_stream)
 		EsStreamCheckOpen(append->stream_id);
 	assign_place(event, store, append);
+	EsStatCount(ES_COUNT_EVENTS, append->nevents);
 }
 
 void
@@ -239,6 +242,7 @@ EsAppendEvents(EsAppend *append)
 		lock_for_retry(store, append);
 		if (EsAppendIsRetry(event, store, append))
 		{
+			EsStatCount(ES_COUNT_RETRIES, 1);
 			EsNoteLastPosition(last->position);
 			table_close(event, NoLock);
 			return last->version;

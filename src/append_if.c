@@ -23,6 +23,7 @@
 #include "event_type.h"
 #include "metadata.h"
 #include "point.h"
+#include "stat.h"
 #include "tag.h"
 
 /* The events of a call. */
@@ -259,6 +260,7 @@ append_if(Batch *batch, const EsCondition *condition, int64 *position)
 	*position = 0;
 	if (prepare(event, store, batch, condition->query))
 	{
+		EsStatCount(ES_COUNT_RETRIES, 1);
 		*position = batch->set->events[batch->set->nevents - 1].position;
 		EsNoteLastPosition(*position);
 	}
@@ -270,6 +272,8 @@ append_if(Batch *batch, const EsCondition *condition, int64 *position)
 			conflict = EsBoundaryConflict(event, store, condition);
 		if (conflict.position == 0)
 			*position = EsEventSetAppend(batch->set);
+		else
+			EsStatCount(ES_COUNT_CONFLICTS, 1);
 	}
 	table_close(event, NoLock);
 	return conflict;

@@ -49,6 +49,7 @@
 #include "log.h"
 #include "point.h"
 #include "scan.h"
+#include "stat.h"
 #include "tag.h"
 #include "upcast.h"
 
@@ -317,6 +318,7 @@ EsBoundaryCheckSnapshot(Relation event, const EsStore *store, EsBoundary *query)
 	conflict = EsBoundaryConflict(event, store, &condition);
 	if (conflict.position == 0)
 		return;
+	EsStatCount(ES_COUNT_CONFLICTS, 1);
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("could not decide due to a concurrent append to the boundary"),

@@ -188,6 +188,7 @@ EsStoreGet(void)
 	store.stream = find_relation(schema, "es_stream");
 	store.upcaster = find_relation(schema, "es_upcaster");
 	store.event_type = find_relation(schema, "es_event_type");
+	store.counter = find_relation(schema, "es_counter");
 	store.archive_segment = find_relation(schema, "es_archive_segment");
 	store.archive_position_key = find_relation(schema, "es_archive_segment_first_position_key");
 	store.archive_run = find_relation(schema, "es_archive_run");

@@ -70,6 +70,7 @@ typedef struct EsStore
 	Oid			event_type;		/* es_event_type */
 	Oid			stream;			/* es_stream */
 	Oid			upcaster;		/* es_upcaster */
+	Oid			counter;		/* es_counter, under which the store counts */
 	Oid			archive_segment;	/* es_archive_segment */
 	Oid			archive_position_key;	/* its index (first_position) */
 	Oid			archive_run;	/* es_archive_run */

@@ -59,6 +59,7 @@
 #include "point.h"
 #include "query_template.h"
 #include "snapshot.h"
+#include "stat.h"
 #include "stream.h"
 #include "tag.h"
 
@@ -208,6 +209,7 @@ report_rejection(const Handling *handling, const char *reason)
 {
 	const char *type = text_to_cstring(handling->command->type);
 
+	EsStatCount(ES_COUNT_REJECTED, 1);
 	ereport(ERROR,
 			(errcode(ERRCODE_RAISE_EXCEPTION),
 			 errmsg("%s", reason),
@@ -320,7 +322,10 @@ decide_under_locks(Handling *handling)
 	lock_before(handling);
 	handling->set = NULL;
 	if (command->has_id && EsCommandWasHandled(command, &handling->answer))
+	{
+		EsStatCount(ES_COUNT_RETRIES, 1);
 		return true;
+	}
 	if (handling->query == NULL)
 		EsStreamCheckOpen(command->stream_id);
 	check_snapshot(handling);

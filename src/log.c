@@ -690,9 +690,9 @@ last_archived_by(Relation event, Snapshot snapshot, TimestampTz at)
  * clock was set back; the answer is then one of the places where an event
  * recorded in time is followed by one recorded later.
  */
-static int64
-last_position_by(Relation event, const EsStore *store, Snapshot snapshot,
-				 TimestampTz at)
+int64
+EsPositionBy(Relation event, const EsStore *store, Snapshot snapshot,
+			 TimestampTz at)
 {
 	int64		border = EsArchiveLastPosition(snapshot);
 	int64		low = border;
@@ -732,8 +732,8 @@ es_position_at(PG_FUNCTION_ARGS)
 	EsCheckPrivilege(event, ACL_SELECT);
 	settled = EsSettledPosition(event, store);
 	PushActiveSnapshot(EsLogSnapshot());
-	position = last_position_by(event, store, GetActiveSnapshot(),
-								PG_GETARG_TIMESTAMPTZ(0));
+	position = EsPositionBy(event, store, GetActiveSnapshot(),
+							PG_GETARG_TIMESTAMPTZ(0));
 	PopActiveSnapshot();
 	table_close(event, AccessShareLock);
 

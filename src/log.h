@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
 #include "executor/tuptable.h"
 #include "storage/lock.h"
 #include "fmgr.h"
@@ -32,6 +33,8 @@ extern int64 EsSettledByHoles(Relation event, const EsStore *store,
 extern int64 EsSettledPosition(Relation event, const EsStore *store);
 extern void EsNoteDurability(TupleTableSlot *slot, XLogRecPtr flushed,
 							 XLogRecPtr *needed);
+extern int64 EsPositionBy(Relation event, const EsStore *store,
+						  Snapshot snapshot, TimestampTz at);
 extern void EsPassPosition(const EsStore *store, int64 position);
 
 extern Datum es_settle(PG_FUNCTION_ARGS);

@@ -44,6 +44,7 @@
 #include "query.h"
 #include "runner.h"
 #include "snapshot.h"
+#include "stat.h"
 #include "subscription.h"
 
 /* Setting: events that one transaction takes. */
@@ -322,7 +323,11 @@ run_locked(EsRunner *runner, int64 position)
 	{
 		status = runner->status;
 		read_parked_streams(runner);
+		EsProgressBegin(ES_JOB_RUN, runner->name);
+		EsProgressPhase("projecting", EsLastDrawn(EsStoreGet(), NULL));
+		EsProgressUpdate(position);
 		EsRunnerRun(runner);
+		EsProgressEnd();
 		save_checkpoint(runner, began);
 		if (status == ES_PROJECTION_LIVE && runner->projection->is_inline)
 			EsProjectionChanged();

@@ -32,6 +32,7 @@
 #include "compat.h"
 #include "scan.h"
 #include "point.h"
+#include "stat.h"
 #include "stream.h"
 
 /* How often a stream's lock is asked for before this session queues for it. */
@@ -578,17 +579,19 @@ checked_head(Relation event, text *stream_id, TupleTableSlot *slot)
 {
 	EsStreamHead head = head_of_slot(slot);
 
-	if (ES_BUG != 10 && is_after_xact_snapshot(event, slot))
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not append to stream \"%s\" due to concurrent append",
-						text_to_cstring(stream_id)),
-				 errdetail("The stream is at version " INT64_FORMAT ", newer than this transaction's snapshot.",
-						   head.version),
-				 errhint("Roll back, read the stream again and decide again."),
-				 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
-									"es_expected_version")));
-	return head;
+	if (ES_BUG == 10 || !is_after_xact_snapshot(event, slot))
+		return head;
+	EsStatCount(ES_COUNT_CONFLICTS, 1);
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not append to stream \"%s\" due to concurrent append",
+					text_to_cstring(stream_id)),
+			 errdetail("The stream is at version " INT64_FORMAT ", newer than this transaction's snapshot.",
+					   head.version),
+			 errhint("Roll back, read the stream again and decide again."),
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME,
+								"es_expected_version")));
+	return head;				/* not reached */
 }
 
 /* The same for a stream that has no events in es_event; asked after that. */

@@ -39,7 +39,7 @@
  *
  * COST.  A fetch writes the consumer's row and the rows of its partitions, an
  * acknowledgement these rows once more, both together in es_fetch(ack => …).  All
- * are HOT updates within pages that are kept nearly empty for them.
+ * are HOT updates within pages that are kept half empty for them.
  */
 #include "postgres.h"
 

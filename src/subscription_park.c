@@ -584,19 +584,28 @@ update_row(NackedEvent *nacked, const char *state, const char *reason,
 	nacked->lease.self->is_changed = true;
 }
 
+/* The nacked event's stream, behind it. */
+static EsScan *
+scan_followers(NackedEvent *nacked)
+{
+	bool		isnull;
+	Datum		stream_id = slot_getattr(nacked->slot, ES_EVENT_STREAM_ID, &isnull);
+	int64		version = DatumGetInt64(slot_getattr(nacked->slot, ES_EVENT_VERSION, &isnull));
+
+	return EsScanStream(nacked->event, GetActiveSnapshot(), DatumGetTextPP(stream_id),
+						version + 1, PG_INT64_MAX, ForwardScanDirection);
+}
+
 /* The later events of the stream that came out of the log with it wait behind it. */
 static void
 put_behind(NackedEvent *nacked)
 {
 	const EsSubscription *subscription = nacked->lease.subscription;
-	bool		isnull;
-	text	   *stream_id = DatumGetTextPP(slot_getattr(nacked->slot, ES_EVENT_STREAM_ID, &isnull));
-	int64		version = DatumGetInt64(slot_getattr(nacked->slot, ES_EVENT_VERSION, &isnull));
-	EsScan	   *scan = EsScanStream(nacked->event, GetActiveSnapshot(), stream_id,
-									version + 1, PG_INT64_MAX, ForwardScanDirection);
+	EsScan	   *scan = scan_followers(nacked);
 	EsUpcast   *upcast = EsUpcastBegin(RelationGetDescr(nacked->event), true);
 	EsParkedProbe *probe = EsParkedBegin(subscription, nacked->partition->position);
 	TupleTableSlot *slot;
+	bool		isnull;
 
 	while ((slot = EsScanNext(scan)) != NULL)
 	{

@@ -17,19 +17,6 @@ COMMENT ON TABLE es_job IS 'long work, for es_progress';
 -- Nothing in it is worth dumping.
 SELECT pg_catalog.pg_extension_config_dump('es_job', 'WHERE false');
 
-CREATE VIEW es_progress AS
-	SELECT j.job, j.phase, j.done, j.total,
-		round((j.events / greatest(extract(epoch FROM j.updated_at - j.started_at), 0.001))::numeric, 0)
-			AS events_per_second,
-		CASE WHEN j.done > 0 AND j.total >= j.done
-			THEN (j.updated_at - j.started_at) * ((j.total - j.done)::float8 / j.done) END AS time_left,
-		j.started_at, j.pid
-	FROM es_job j
-	JOIN pg_catalog.pg_stat_get_activity(NULL) a
-		ON a.pid = j.pid AND coalesce(a.backend_start = j.backend_start, true);
-COMMENT ON VIEW es_progress IS 'long work under way: phase, positions done and in total, speed and time left';
-GRANT SELECT ON es_progress TO pg_monitor;
-
 -- Computes the read tables anew from the first event on, aside, while appends
 -- and readers go on; then makes the tables equal to that in one transaction.
 -- They stay the same tables, with their indexes, grants, views and foreign

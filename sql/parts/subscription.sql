@@ -40,7 +40,7 @@ COMMENT ON COLUMN es_subscription.hold IS 'what waits behind a parked event: the
 COMMENT ON COLUMN es_subscription.max_attempts IS 'deliveries after which an event is parked; null: no limit';
 
 -- Who is there, and until when.  Each fetch that delivers changes a row here, so the
--- pages are kept almost empty: then a row's new version finds room beside it.
+-- pages are kept half empty: then a row's new version finds room beside it.
 CREATE TABLE es_subscription_consumer (
 	subscription text        COLLATE "C" NOT NULL,
 	consumer     text        COLLATE "C" NOT NULL,
@@ -51,7 +51,7 @@ CREATE TABLE es_subscription_consumer (
 	CONSTRAINT es_subscription_consumer_pkey PRIMARY KEY (subscription, consumer),
 	CONSTRAINT es_subscription_consumer_subscription_fkey FOREIGN KEY (subscription)
 		REFERENCES es_subscription ON DELETE CASCADE
-) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 COMMENT ON TABLE es_subscription_consumer IS 'consumers of subscriptions, and their leases';
 COMMENT ON COLUMN es_subscription_consumer.lease IS 'tells the last delivery from those before: a random number';
 COMMENT ON COLUMN es_subscription_consumer.lease_until IS 'until when its partitions are its own';
@@ -71,7 +71,7 @@ CREATE TABLE es_subscription_partition (
 	CONSTRAINT es_subscription_partition_pkey PRIMARY KEY (subscription, partition),
 	CONSTRAINT es_subscription_partition_subscription_fkey FOREIGN KEY (subscription)
 		REFERENCES es_subscription ON DELETE CASCADE
-) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 COMMENT ON TABLE es_subscription_partition IS 'how far each partition of a subscription has come';
 COMMENT ON COLUMN es_subscription_partition.position IS 'all events at or below it are acknowledged or put aside';
 COMMENT ON COLUMN es_subscription_partition.consumer IS 'who has it; null: nobody';
@@ -267,12 +267,13 @@ COMMENT ON FUNCTION es_stream_partition(text, integer) IS
 	'the partition of a subscription that a stream falls into';
 
 -- position is that of the partition furthest behind; lag_events counts positions,
--- holes included; oldest_unacked_seconds is the age of the first event behind it.
+-- holes included; oldest_unacked_seconds is the age of the first event behind it
+-- (of the archived segment that it is in).
 CREATE VIEW es_stat_subscription AS
 	SELECT s.name, pg_get_userbyid(s.owner) AS owner, s.partitions, s.hold, p.position,
 		greatest(coalesce(last.position, 0) - p.position, 0) AS lag_events,
-		CASE WHEN next.recorded_at IS NULL THEN 0
-			ELSE extract(epoch FROM clock_timestamp() - next.recorded_at)::float8 END
+		CASE WHEN coalesce(cold.recorded_at, next.recorded_at) IS NULL THEN 0
+			ELSE extract(epoch FROM clock_timestamp() - coalesce(cold.recorded_at, next.recorded_at))::float8 END
 			AS oldest_unacked_seconds,
 		p.in_flight + k.in_flight AS in_flight, c.consumers,
 		k.parked, k.skipped, k.parked_by_reason
@@ -290,13 +291,11 @@ CREATE VIEW es_stat_subscription AS
 				count(*) FILTER (WHERE k.delivered) AS in_flight
 			FROM es_subscription_parked k WHERE k.subscription = s.name
 			GROUP BY k.state, k.reason) AS r) AS k
-	LEFT JOIN LATERAL (SELECT greatest(
-			(SELECT e.position FROM es_event e ORDER BY e.position DESC LIMIT 1),
-			(SELECT max(a.last_position) FROM es_archive_segment a)) AS position) AS last ON true
-	LEFT JOIN LATERAL (SELECT coalesce(
-			(SELECT a.first_recorded_at FROM es_archive_segment a
-				WHERE a.last_position > p.position ORDER BY a.segment LIMIT 1),
-			(SELECT e.recorded_at FROM es_event e
-				WHERE e.position > p.position ORDER BY e.position LIMIT 1)) AS recorded_at) AS next ON true;
+	LEFT JOIN LATERAL (SELECT e.position FROM es_event e
+		ORDER BY e.position DESC LIMIT 1) AS last ON true
+	LEFT JOIN LATERAL (SELECT e.recorded_at FROM es_event e
+		WHERE e.position > p.position ORDER BY e.position LIMIT 1) AS next ON true
+	LEFT JOIN LATERAL (SELECT a.first_recorded_at AS recorded_at FROM es_archive_segment a
+		WHERE a.last_position > p.position ORDER BY a.last_position LIMIT 1) AS cold ON true;
 COMMENT ON VIEW es_stat_subscription IS 'where each subscription stands, who consumes it, and what is parked';
 GRANT SELECT ON es_stat_subscription TO pg_monitor;

@@ -126,7 +126,7 @@ SET ROLE regress_es_stranger;
 SELECT count(*) >= 0 AS read FROM es_read_all();
 RESET ROLE;
 -- The right to call is not the right to the table.
-GRANT EXECUTE ON FUNCTION es_append(text, text, jsonb, bigint, jsonb, uuid, text[]), es_check() TO regress_es_owner;
+GRANT EXECUTE ON FUNCTION es_append(text, text, jsonb, bigint, jsonb, uuid, text[]), es_check(interval) TO regress_es_owner;
 SET ROLE regress_es_owner;
 SELECT es_append('p-1', 'A', '{}');
 SELECT count(*) FROM es_check();

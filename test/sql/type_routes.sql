@@ -105,7 +105,7 @@ SELECT es_handle('s-1', 'Tell');
 SELECT es_drop_upcaster('Added', 1);
 SELECT es_handle('s-1', 'Tell');
 SELECT version, data FROM es_event WHERE stream_id = 's-1' AND event_type = 'Told' ORDER BY version;
-SELECT * FROM es_check() WHERE status <> 'ok';
+SELECT * FROM es_check() WHERE status <> 'ok' AND check_name <> 'projections';
 
 SELECT es_drop_projection(name) FROM es_projection;
 DROP TABLE paid;

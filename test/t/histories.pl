@@ -174,10 +174,10 @@ sub restart
 # Up to anywhere in the log, in small segments.
 sub archive
 {
-	my $before = 1 + int rand(@log + 1);
+	my $before = run('SELECT coalesce(max(position), 0) FROM es_event_all') * rand();
 	my $events = 8 + int rand 40;
 
-	run("CALL es_archive(before_position => (SELECT max(position) FROM es_event_all) * $before / " . (@log + 1) . ", segment_events => $events)");
+	run(sprintf 'CALL es_archive(before_position => %d, segment_events => %d)', 1 + $before, $events);
 }
 
 # Each with its share.

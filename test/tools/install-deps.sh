@@ -97,6 +97,10 @@ optional()
 	have redis-server || echo redis-server
 	have nats-server || [[ -x /usr/sbin/nats-server ]] || echo nats-server
 	have node || printf '%s\n' nodejs npm
+	have chromium || have chromium-browser || have google-chrome || echo chromium
+	have prometheus-postgres-exporter || echo prometheus-postgres-exporter
+	have prometheus-sql-exporter || echo prometheus-sql-exporter
+	have promtool || echo prometheus
 }
 
 case $level in
@@ -178,7 +182,7 @@ install_stopped()
 	place "$no_start" $'#!/bin/sh\nexit 101'
 	[[ -x $no_start ]] || "${as_root[@]}" chmod +x "$no_start"
 	install "$1" || return
-	[[ $1 != *-server ]] || ! have systemctl ||
+	[[ $1 != *-server && $1 != prometheus* ]] || ! have systemctl ||
 		"${as_root[@]}" systemctl -q disable "$1.service" >/dev/null 2>&1 || true
 }
 

@@ -113,6 +113,13 @@ sub scripts
 }
 
 my $shared = scripts($both, 'shared');
+my $apart = join '', map { sprintf "\\if :client_id = %d\n%s\\endif\n", $_, scripts($both, "apart$_") } 0 .. 7;
+
+# Somebody else has the other partitions of each, and does nothing.
+my $hold = <<'SQL';
+INSERT INTO es_subscription_consumer SELECT name, 'other', 0, 'infinity', now(), 0 FROM es_subscription;
+UPDATE es_subscription_partition SET consumer = 'other' WHERE subscription <> 'apart' || partition
+SQL
 my $single = join '', map { sprintf "\\if :client_id = %d\n%s\\endif\n", $_, scripts($both, "single$_") } 0 .. 7;
 
 return (
@@ -146,10 +153,14 @@ return (
 		contenders => [
 			{ store => 'eventstore', key => 'single', label => 'a subscription each', sql => $single,
 				measure => consume(map { create("single$_", 1) } 0 .. 7) },
+			{ store => 'eventstore', key => 'apart', label => 'a partition of 8 of a subscription each', sql => $apart,
+				measure => consume((map { create("apart$_", 8) } 0 .. 7), 'RESET ROLE', $hold) },
 			{ store => 'eventstore', key => 'shared', label => 'one subscription, 8 partitions', sql => $shared,
 				measure => consume(create('shared', 8)) },
 		],
-		wants => [ { is => 'rate', of => 'shared', than => 'single', least => 0.8 } ],
+		wants => [
+			{ is => 'rate', of => 'shared', than => 'apart', least => 0.8 },
+			{ is => 'rate', of => 'shared', than => 'single', least => 0.8 } ],
 	},
 	{
 		group => 'subscription',
