@@ -300,7 +300,7 @@ check_file(const FileHead *head, const uint8 *wanted)
 }
 
 static bytea *
-write_file(const EsArchiveSegment *segment, EsCodec codec, const StringInfo raw)
+write_file(const EsArchiveSegment *segment, EsCodec codec, StringInfo raw)
 {
 	StringInfoData out;
 	char		encoding[ES_FILE_ENCODING + 1] = {0};

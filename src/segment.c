@@ -394,7 +394,7 @@ rows_of_block(const EsSegmentRow *rows, int n)
 
 /* Compress raw bytes to the end of the segment, and describe that. */
 static void
-put_block(StringInfo out, EsCodec codec, const StringInfo raw, EsSegmentBlock *block)
+put_block(StringInfo out, EsCodec codec, StringInfo raw, EsSegmentBlock *block)
 {
 	Size		bound = EsCodecBound(codec, raw->len);
 	pg_crc32c	crc;
