@@ -131,9 +131,7 @@ static void
 hash_or_fail(int result)
 {
 	if (result < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not compute a SHA-256 digest")));
+		elog(ERROR, "could not compute a SHA-256 digest");
 }
 
 /* The digest of events, in the order of positions. */
@@ -302,7 +300,7 @@ check_file(const FileHead *head, const uint8 *wanted)
 }
 
 static bytea *
-write_file(const EsArchiveSegment *segment, EsCodec codec, const StringInfo raw)
+write_file(const EsArchiveSegment *segment, EsCodec codec, StringInfo raw)
 {
 	StringInfoData out;
 	char		encoding[ES_FILE_ENCODING + 1] = {0};

@@ -26,6 +26,7 @@
 #include <limits.h>
 
 #include "common/pg_lzcompress.h"
+#include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
@@ -394,7 +395,7 @@ rows_of_block(const EsSegmentRow *rows, int n)
 
 /* Compress raw bytes to the end of the segment, and describe that. */
 static void
-put_block(StringInfo out, EsCodec codec, const StringInfo raw, EsSegmentBlock *block)
+put_block(StringInfo out, EsCodec codec, StringInfo raw, EsSegmentBlock *block)
 {
 	Size		bound = EsCodecBound(codec, raw->len);
 	pg_crc32c	crc;
@@ -749,10 +750,11 @@ EsSegmentDecode(const EsSegmentHeader *header, const EsSegmentBlock *block,
 				const char *stored, EsSegmentRow **rows)
 {
 	char	   *raw = unpack_block(header, block, stored);
-	EsInput		in = {raw, raw + block->raw, false};
+	EsInput		in = {raw, NULL, false};
 
 	if (raw == NULL)
 		return "the checksum of a block is wrong";
+	in.end = raw + block->raw;
 	if (block->nrows > block->raw)	/* a row takes more than a byte */
 		return "a block is too short";
 	*rows = palloc0(Max(block->nrows, 1) * sizeof(EsSegmentRow));
@@ -769,13 +771,14 @@ EsSegmentFindPosition(const EsSegmentHeader *header, const char *stored,
 					  int64 position, int *block)
 {
 	char	   *raw = unpack_block(header, &header->map, stored);
-	EsInput		in = {raw, raw + header->map.raw, false};
+	EsInput		in = {raw, NULL, false};
 	uint64		last = 0;
 	int64		found = -1;
 
 	*block = -1;
 	if (raw == NULL)
 		return "the checksum of its map is wrong";
+	in.end = raw + header->map.raw;
 	for (uint32 i = 0; i < header->map.nrows; i++)
 	{
 		last += EsGetNumber(&in);

@@ -99,6 +99,14 @@ SELECT count(*) FROM es_read_all(0, NULL);
 SELECT es_import_segment(f) FROM file WHERE segment = 2;
 SELECT check_name, detail FROM es_check() WHERE status <> 'ok';
 
+-- So is damage in the index of streams and ids.
+BEGIN;
+ALTER TABLE es_archive_key DISABLE TRIGGER ALL;
+UPDATE es_archive_key SET entries = '\xffff';
+ALTER TABLE es_archive_key ENABLE ALWAYS TRIGGER es_archive_guard, ENABLE ALWAYS TRIGGER es_archive_guard_statement;
+SELECT count(*) FROM es_read_stream('a-1');
+ROLLBACK;
+
 DROP FUNCTION outcome(bytea), forged(bytea, int, bytea), damage(bigint, int), found(int);
 DROP TABLE was, file;
 DROP EXTENSION eventstore;

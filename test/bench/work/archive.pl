@@ -84,14 +84,14 @@ return (
 		title => 'append to a new stream, beside an archive',
 		contenders => pair(sql => q(SELECT es_append('new-' || gen_random_uuid(), 'Deposited', '{}');)),
 		reads => 1,
-		wants => [ { is => 'rate', of => 'archived', than => 'hot', least => 0.8 } ],
+		wants => [ { is => 'rate', of => 'archived', than => 'hot', least => 0.5 } ],
 	},
 	{
 		%common,
 		title => 'append with an id, beside an archive',
 		contenders => pair(sql => q(SELECT es_append('account-' || random(), 'Deposited', '{}', event_id => gen_random_uuid());)),
 		reads => 1,
-		wants => [ { is => 'rate', of => 'archived', than => 'hot', least => 0.7 } ],
+		wants => [ { is => 'rate', of => 'archived', than => 'hot', least => 0.5 } ],
 	},
 	{
 		%common,
