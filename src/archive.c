@@ -484,7 +484,7 @@ make_whole(const EsArchiveSegment *segment)
 	whole->context = context;
 	whole->segment = segment->segment;
 	whole->rows = EsArchiveDecodeAll(segment, &whole->nrows);
-	if (VARATT_IS_EXTERNAL_ONDISK(segment->content))
+	if (segment->content != NULL && VARATT_IS_EXTERNAL_ONDISK(segment->content))
 		whole->content = memcpy(palloc(VARSIZE_EXTERNAL(segment->content)),
 								segment->content, VARSIZE_EXTERNAL(segment->content));
 	MemoryContextSwitchTo(saved);

@@ -570,7 +570,7 @@ EsMatchNext(EsMatchScan *scan, int64 *position, int *item)
 		forget_event(scan);
 		slot = walk->cursors->along_log ? walk->cursors->slot :
 			fetch_event(scan, walk->position);
-		if (slot == NULL)
+		if (slot == NULL && !walk->cursors->along_log)
 			continue;			/* a tag without its event: es_check() tells */
 		*position = walk->position;
 		if (item != NULL)

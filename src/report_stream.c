@@ -441,17 +441,19 @@ put_tiles(Timeline *timeline)
 	StringInfo	out = timeline->report->out;
 	Entry	   *first = linitial(timeline->entries);
 	Entry	   *last = llast(timeline->entries);
+	double		first_age = (timeline->report->now - first->at) / (double) USECS_PER_SEC;
+	double		last_age = (timeline->report->now - last->at) / (double) USECS_PER_SEC;
 
 	appendStringInfoString(out, "<div class=tiles>");
 	EsHtmlTile(out, "version", "Version", timeline->version);
 	EsHtmlCount(out, timeline->version);
 	EsHtmlTileEnd(out, timeline->shown_from == 1 ? "every event since its first" :
 				  psprintf("events before version " INT64_FORMAT " are truncated", timeline->shown_from));
-	EsHtmlTile(out, "age", "First event", (timeline->report->now - first->at) / USECS_PER_SEC);
-	EsHtmlSeconds(out, Max(timeline->report->now - first->at, 0) / (double) USECS_PER_SEC);
+	EsHtmlTile(out, "age", "First event", floor(first_age));
+	EsHtmlSeconds(out, Max(first_age, 0));
 	EsHtmlTileEnd(out, "ago");
-	EsHtmlTile(out, "idle", "Last event", (timeline->report->now - last->at) / USECS_PER_SEC);
-	EsHtmlSeconds(out, Max(timeline->report->now - last->at, 0) / (double) USECS_PER_SEC);
+	EsHtmlTile(out, "idle", "Last event", floor(last_age));
+	EsHtmlSeconds(out, Max(last_age, 0));
 	EsHtmlTileEnd(out, "ago");
 	appendStringInfoString(out, "</div>\n");
 }

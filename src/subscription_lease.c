@@ -417,10 +417,12 @@ EsLeaseOpen(EsLease *lease, const EsSubscription *subscription, const char *cons
 void
 EsLeaseOpenByToken(EsLease *lease, const char *name, const char *token)
 {
-	EsSubscription *subscription = EsSubscriptionOpen(name);
+	EsSubscription *subscription;
 	int64		number;
-	char	   *consumer = parse_token(token, &number);
+	char	   *consumer;
 
+	(void) EsSubscriptionOpen(name);	/* may the caller at all? */
+	consumer = parse_token(token, &number);
 	EsSubscriptionShare(name);
 	subscription = EsSubscriptionOpen(name);
 	(void) EsLeaseLock(subscription, consumer, true);

@@ -351,12 +351,12 @@ EsParkedTakeDue(const EsLease *lease, TimestampTz now, int max, EsDueEvent **eve
 				   " UPDATE @es_subscription_parked AS u SET delivered = true,"
 				   " attempts = u.attempts + 1 FROM taken AS t"
 				   " WHERE u.subscription = $1 AND u.position = t.position"
-				   " RETURNING u.position, u.attempts", &query);
+				   " RETURNING u.position, u.attempts::pg_catalog.int8", &query);
 	*events = MemoryContextAlloc(context, Max(n, 1) * sizeof(EsDueEvent));
 	for (int i = 0; i < n; i++)
 	{
 		(*events)[i].position = EsQueryInt64(i, 1);
-		(*events)[i].attempts = atoi(EsQueryText(i, 2));
+		(*events)[i].attempts = (int) EsQueryInt64(i, 2);
 	}
 	SPI_finish();
 	qsort(*events, n, sizeof(EsDueEvent), compare_due);
@@ -499,10 +499,10 @@ find_delivered_row(NackedEvent *nacked)
 		return false;
 	add_scope(&query, &nacked->lease, NULL);
 	EsQueryAddInt64(&query, nacked->position);
-	found = EsQueryRun("SELECT attempts FROM @es_subscription_parked WHERE subscription = $1"
+	found = EsQueryRun("SELECT attempts::pg_catalog.int8 FROM @es_subscription_parked WHERE subscription = $1"
 					   " AND partition = ANY ($2) AND delivered AND position = $3", &query) > 0;
 	if (found)
-		nacked->attempts = atoi(EsQueryText(0, 1));
+		nacked->attempts = (int) EsQueryInt64(0, 1);
 	return found;
 }
 

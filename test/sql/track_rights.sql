@@ -107,3 +107,4 @@ DROP EXTENSION eventstore CASCADE;
 DROP TABLE ledger, ledger2 CASCADE;
 DROP OWNED BY regress_es_owner, regress_es_clerk, regress_es_thief CASCADE;
 DROP ROLE regress_es_owner, regress_es_clerk, regress_es_thief;
+DROP FUNCTION try(text);
