@@ -250,9 +250,15 @@ check_segment(EsArchiveCheck *check, Relation event, const EsArchiveSegment *seg
 	{
 		CHECK_FOR_INTERRUPTS();
 		EsArchiveSetSlot(slot, rows[i]);
-		visit(slot, arg);
+		if (!visit(slot, arg))
+		{
+			check->unfinished = true;
+			break;
+		}
 	}
 	ExecDropSingleTupleTableSlot(slot);
+	if (check->unfinished)
+		return;
 	sum_keys(rows, n, segment->segment, sums);
 	sort_ids(check, rows, n);
 	sort_groups(check, rows, n);
@@ -291,7 +297,8 @@ check_place(EsArchiveCheck *check, const EsArchiveSegment *segment)
 
 /*
  * Read the whole archive as the snapshot sees it, calling visit for each
- * event.  Afterwards the stretches and the ids can be taken in order.
+ * event.  Afterwards the stretches and the ids can be taken in order, unless
+ * it was left unfinished.
  */
 EsArchiveCheck *
 EsArchiveCheckWalk(Relation event, Snapshot snapshot, EsArchiveVisitor visit, void *arg)
@@ -304,7 +311,8 @@ EsArchiveCheckWalk(Relation event, Snapshot snapshot, EsArchiveVisitor visit, vo
 	KeySums		sums = {0};
 	bool		complete = true;
 
-	while (EsArchiveNextSegment(check->segments, snapshot, &segment))
+	while (!check->unfinished &&
+		   EsArchiveNextSegment(check->segments, snapshot, &segment))
 	{
 		MemoryContext saved = MemoryContextSwitchTo(per_segment);
 		int64		problems = check->problems;
@@ -318,7 +326,7 @@ EsArchiveCheckWalk(Relation event, Snapshot snapshot, EsArchiveVisitor visit, vo
 		MemoryContextReset(per_segment);
 	}
 	MemoryContextDelete(per_segment);
-	if (complete)
+	if (complete && !check->unfinished)
 		check_keys(check, snapshot, &sums);
 	tuplesort_performsort(check->groups);
 	tuplesort_performsort(check->ids);

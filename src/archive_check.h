@@ -31,6 +31,7 @@ typedef struct EsArchiveCheck
 	int64		events;
 	int64		first_position; /* 0: none */
 	int64		last_position;
+	bool		unfinished;		/* there was no time for all of them */
 	int64		problems;
 	char	   *first_problem;	/* in words */
 	struct Tuplesortstate *groups;	/* by stream and version */
@@ -45,8 +46,8 @@ typedef struct EsArchiveCheck
 	bool		has_last_id;
 } EsArchiveCheck;
 
-/* What else is done with each archived event. */
-typedef void (*EsArchiveVisitor) (TupleTableSlot *slot, void *arg);
+/* What else is done with each archived event; false when there is no time left. */
+typedef bool (*EsArchiveVisitor) (TupleTableSlot *slot, void *arg);
 
 extern EsArchiveCheck *EsArchiveCheckWalk(Relation event, Snapshot snapshot,
 										  EsArchiveVisitor visit, void *arg);

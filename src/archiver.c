@@ -45,6 +45,7 @@
 #include "point.h"
 #include "runner.h"
 #include "scan.h"
+#include "stat.h"
 #include "stream.h"
 
 #define ES_MAX_SEGMENT_EVENTS 65536
@@ -440,6 +441,20 @@ plan_arguments(FunctionCallInfo fcinfo)
 	return plan;
 }
 
+/* About how many events there are to move, for who watches. */
+static int64
+positions_to_archive(const ArchivePlan *plan)
+{
+	const EsStore *store = EsStoreGet();
+	int64		last = EsLastDrawn(store, NULL);
+	int64		archived;
+
+	PushActiveSnapshot(EsLogSnapshot());
+	archived = EsArchiveLastPosition(GetActiveSnapshot());
+	PopActiveSnapshot();
+	return Max(Min(last, plan->last_position) - archived, 0);
+}
+
 /*
  * es_archive(before_position bigint, before_time timestamptz,
  *			  segment_events integer, max_segments integer, codec text)
@@ -451,6 +466,7 @@ es_archive(PG_FUNCTION_ARGS)
 	ArchivePlan		plan;
 	int			max_segments = PG_ARGISNULL(3) ? INT_MAX : PG_GETARG_INT32(3);
 	MemoryContext context;
+	int64		done = 0;
 	int			n;
 
 	EsRequireNonatomic(fcinfo, "es_archive()");
@@ -469,11 +485,19 @@ es_archive(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		SPI_commit();
 		EsRunnerBeginTransaction();
+		if (done == 0)
+		{
+			EsProgressBegin(ES_JOB_ARCHIVE, "");
+			EsProgressPhase("archiving", positions_to_archive(&plan));
+		}
 		saved = MemoryContextSwitchTo(context);
 		n = archive_segment(&plan);
 		MemoryContextSwitchTo(saved);
 		MemoryContextReset(context);
+		done += n;
+		EsProgressUpdate(done);
 	} while (n > 0 && --max_segments > 0);
+	EsProgressEnd();
 	SPI_finish();
 	PG_RETURN_VOID();
 }

@@ -485,25 +485,47 @@ check_walks(EsCheck *check, EsArchiveCheck *archive, ContentFindings *content)
 	report_agreement(check, heap, by_position, by_id, by_stream);
 }
 
+/* What is done with each archived event, as long as there is time. */
+typedef struct ArchiveWalk
+{
+	EsCheck    *check;
+	ContentFindings *content;
+} ArchiveWalk;
+
+static bool
+visit_archived(TupleTableSlot *slot, void *arg)
+{
+	ArchiveWalk *walk = arg;
+
+	if (!EsCheckGoOn(walk->check))
+		return false;
+	visit_content(slot, walk->content);
+	return true;
+}
+
 /*
  * The events against themselves, their indexes and their tags.  The archive
  * comes first: what is archived of a stream precedes what is in the table.
+ * Where there was no time for all of it, the rest cannot be judged.
  */
 void
 EsCheckEvents(EsCheck *check)
 {
 	ContentFindings content = {0};
+	ArchiveWalk walk = {check, &content};
 	EsArchiveCheck *archive;
 
 	EsCheckPhase(check, "archive");
-	if (!EsCheckGoOn(check) && !EsArchiveIsEmpty())
+	archive = EsArchiveCheckWalk(check->event, check->snapshot, visit_archived, &walk);
+	if (archive->unfinished && archive->problems == 0)
+		EsCheckUnfinished(check, "archive", archive->events, "archived events");
+	else
 	{
-		EsCheckUnfinished(check, "archive", 0, "segments");
-		return;
+		if (!archive->unfinished)
+			check_walks(check, archive, &content);
+		report_archive(check, archive);
 	}
-	archive = EsArchiveCheckWalk(check->event, check->snapshot, visit_content, &content);
-	check_walks(check, archive, &content);
-	report_archive(check, archive);
-	check_tags(check, content.tags);
+	if (!archive->unfinished)
+		check_tags(check, content.tags);
 	EsArchiveCheckEnd(archive);
 }

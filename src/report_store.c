@@ -543,7 +543,7 @@ put_size_tiles(EsReport *report)
 	bool		estimated;
 
 	EsQueryRun("SELECT events, streams, is_estimate, events_per_second, appended, conflicts,"
-			   " table_bytes + index_bytes, settled_age_seconds, holder_pid, holder_gid,"
+			   " table_bytes + index_bytes + archive_bytes, settled_age_seconds, holder_pid, holder_gid,"
 			   " holder_position FROM @es_stat_store", NULL);
 	estimated = EsQueryText(0, 3)[0] == 't';
 	EsHtmlTile(out, "events", "Events", query_double(1));

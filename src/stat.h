@@ -60,7 +60,8 @@ extern int64 EsEventSize(TupleTableSlot *slot);
 typedef enum EsJob
 {
 	ES_JOB_RUN,					/* a batch of a projection */
-	ES_JOB_CHECK				/* es_check() */
+	ES_JOB_CHECK,				/* es_check() */
+	ES_JOB_ARCHIVE				/* es_archive() */
 } EsJob;
 
 extern void EsProgressBegin(EsJob job, const char *name);

@@ -31,7 +31,7 @@ enum
 #define PHASE_SIZE (3 * sizeof(int64))
 #define NAME_SIZE ((PGSTAT_NUM_PROGRESS_PARAM - P_NAME) * sizeof(int64))
 
-static const char *const job_names[] = {"run", "check"};
+static const char *const job_names[] = {"run", "check", "archive"};
 
 PG_FUNCTION_INFO_V1(es_running_jobs);
 

@@ -61,6 +61,8 @@ CREATE VIEW es_stat_store AS
 	SELECT l.events, l.streams, l.is_estimate, l.events_per_second,
 		pg_table_size('es_event') + pg_table_size('es_event_tag') AS table_bytes,
 		pg_indexes_size('es_event') + pg_indexes_size('es_event_tag') AS index_bytes,
+		pg_total_relation_size('es_archive_segment') + pg_total_relation_size('es_archive_run')
+			+ pg_total_relation_size('es_archive_key') AS archive_bytes,
 		pg_stat_get_tuples_returned('es_counter'::regclass) AS appended,
 		pg_stat_get_tuples_fetched('es_counter'::regclass) AS conflicts,
 		pg_stat_get_blocks_fetched('es_counter'::regclass) AS rejected,
@@ -79,6 +81,7 @@ COMMENT ON VIEW es_stat_store IS 'the store in numbers, and who holds back its r
 COMMENT ON COLUMN es_stat_store.is_estimate IS 'events and streams are estimates from a sample of the log';
 COMMENT ON COLUMN es_stat_store.events_per_second IS 'of the last minute, or of the last 5,000 events if those took less';
 COMMENT ON COLUMN es_stat_store.table_bytes IS 'what the events take, with their tags';
+COMMENT ON COLUMN es_stat_store.archive_bytes IS 'what archived events take, all told';
 COMMENT ON COLUMN es_stat_store.appended IS 'events appended since stats_reset, those rolled back included';
 COMMENT ON COLUMN es_stat_store.conflicts IS 'appends refused because the stream or the boundary had moved';
 COMMENT ON COLUMN es_stat_store.rejected IS 'commands rejected by their decider';

@@ -67,7 +67,11 @@ crash_while_archiving($_) for 1 .. 4;
 
 # Cancelled: nothing is half done.
 {
-	my $archiver = psql_start($node, "SET statement_timeout = 150; CALL es_archive(before_position => 1000000000, segment_events => 5);");
+	sql(q(SELECT count(es_append('many-' || i % 9, 'Counted', '{}')) FROM generate_series(1, 3000) i));
+	my $archiver = psql_start($node, "SET statement_timeout = 1500; CALL es_archive(before_position => 1000000000, segment_events => 1);");
+	wait_until('the archiver in es_progress',
+		sub { sql(q(SELECT phase || ' ' || (done > 0 AND total >= done) FROM es_progress WHERE job = 'archive')) eq 'archiving true' });
+	pass('es_progress shows the archiver');
 	psql_finish($archiver);
 	store_is_sound($node, 'cancelled');
 }

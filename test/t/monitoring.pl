@@ -101,7 +101,7 @@ sub want
 	}
 }
 want('eventstore_store', 'es_stat_store', q('datname=postgres'), map { $_ => $_ }
-	qw(events streams table_bytes index_bytes appended conflicts rejected retries last_position settled_position settled_age_seconds));
+	qw(events streams table_bytes index_bytes archive_bytes appended conflicts rejected retries last_position settled_position settled_age_seconds));
 want('eventstore_projection', 'es_stat_projection', q('datname=postgres,mode=' || mode || ',projection=' || name),
 	(map { $_ => $_ } qw(position lag_events events parked)), stopped => q((status = 'stopped')::int), paused => q((status = 'paused')::int));
 want('eventstore_job', 'es_progress', q('datname=postgres,job=' || job || ',phase=' || phase), total => 'total');

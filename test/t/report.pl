@@ -167,7 +167,7 @@ is($look->{h1}, $dbname, 'the database is named as it is');
 is($look->{title}, "$dbname · eventstore", 'in the title, too');
 is($look->{tiles}{events}, query('SELECT count(*) FROM es_event'), 'events');
 is($look->{tiles}{streams}, query('SELECT count(DISTINCT stream_id) FROM es_event'), 'streams');
-is($look->{tiles}{bytes}, query('SELECT table_bytes + index_bytes FROM es_stat_store'), 'bytes');
+is($look->{tiles}{bytes}, query('SELECT table_bytes + index_bytes + archive_bytes FROM es_stat_store'), 'bytes');
 cmp_ok($look->{tiles}{rate}, '>', 0, 'events per second');
 is($look->{tiles}{health}, query(q(SELECT count(*) FROM es_check() WHERE status <> 'ok')), 'findings');
 is_deeply($look->{ill}, [ 'projections' ], 'the finding is shown, the stopped projection');

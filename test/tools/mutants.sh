@@ -44,6 +44,10 @@ mutants()
 	sed -E 's/#.*//; /^[[:space:]]*$/d' "$list"
 }
 
+# Build once without a bug: a mutant differs only where its number stands.
+flags="-O0 -DES_POINTS"
+make -s -j2 with_llvm=no COPT="$flags -DES_BUG=0" PG_CONFIG="$PG_CONFIG"
+
 # run NUMBER TESTS: build and test; what was printed is in the log.
 run()
 {
@@ -52,11 +56,12 @@ run()
 	log=$ES_WORK/log.$1
 	rm -rf "$dir"
 	mkdir "$dir"
-	cp -r . "$dir/tree"
+	cp -a . "$dir/tree"
+	grep -lE "ES_BUG [=!]= $1\b" src/*.c | sed "s|^|$dir/tree/|" | xargs -r touch
 	# A mutant may wait for ever; a test that waits this long has noticed.
 	(
 		cd "$dir/tree"
-		ES_WORK=$dir COPT="-O0 -DES_POINTS -DES_BUG=$1" TESTS=${2//,/ } \
+		ES_WORK=$dir COPT="$flags -DES_BUG=$1" TESTS=${2//,/ } \
 			SUITES="points isolation regress tap" \
 			PG_TEST_TIMEOUT_DEFAULT=30 PGISOLATIONTIMEOUT=60 test/tools/run-tests.sh
 	) >"$log" 2>&1
