@@ -69,7 +69,7 @@ CREATE FUNCTION search(query text)
 	LANGUAGE sql STABLE
 BEGIN ATOMIC
 	SELECT article_id, author, round(ts_rank(words, wanted)::numeric, 2),
-		   ts_headline('english', title || ': ' || body, wanted, 'StartSel=<, StopSel=>')
+		   ts_headline('english', title || ': ' || body, wanted, 'StartSel=<, StopSel=>, HighlightAll=on')
 		FROM article, websearch_to_tsquery('english', query) AS wanted
 		WHERE words @@ wanted
 		ORDER BY ts_rank(words, wanted) DESC, article_id;
