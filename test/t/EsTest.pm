@@ -22,7 +22,7 @@ sub new_store
 	my ($name, $settings, %init) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init(%init);
+	$node->init(%init, extra => [ '--encoding=UTF8', '--no-locale', @{ $init{extra} // [] } ]);
 	$node->append_conf('postgresql.conf', <<CONF . ($settings // ''));
 autovacuum = off
 deadlock_timeout = 50ms
