@@ -63,7 +63,7 @@ run()
 		cd "$dir/tree"
 		ES_WORK=$dir COPT="$flags -DES_BUG=$1" TESTS=${2//,/ } \
 			SUITES="points isolation regress tap" \
-			PG_TEST_TIMEOUT_DEFAULT=30 PGISOLATIONTIMEOUT=60 test/tools/run-tests.sh
+			PG_TEST_TIMEOUT_DEFAULT=30 PGISOLATIONTIMEOUT=20 test/tools/run-tests.sh
 	) >"$log" 2>&1
 }
 
