@@ -489,13 +489,16 @@ EsReportStream(EsReport *report, text *stream_id)
 
 	timeline.version = stream_version(report, stream_id);
 	timeline.shown_from = EsStreamFirstShown(report->event, stream_id, report->snapshot);
-	if (timeline.shown_from > timeline.version)
+	if (timeline.shown_from <= timeline.version)
+	{
+		choose_events(&timeline);
+		read_timeline(&timeline);
+	}
+	if (timeline.entries == NIL)
 	{
 		appendStringInfoString(report->out, "<section><h2>Nothing to show</h2><p>The stream is deleted, or all its events are truncated.</p></section>\n");
 		return;
 	}
-	choose_events(&timeline);
-	read_timeline(&timeline);
 	put_tiles(&timeline);
 	put_life(&timeline);
 	put_events(&timeline);
