@@ -23,7 +23,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog point \
+ROOMS = eventstore catalog point attempt \
 	segment archive_key archive archive_list scan \
 	stream tag lifecycle log epoch \
 	stat stat_progress stat_sample stat_store \
