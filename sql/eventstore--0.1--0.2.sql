@@ -1,0 +1,12 @@
+-- From 0.1 to 0.2.  Whoever changes sql/parts writes the same change here, as
+-- long as 0.2 is not released: an updated database must hold exactly what a
+-- fresh one holds (test/t/upgrade.pl compares the catalogs), with the store's
+-- rows untouched.
+--
+-- A new function, table, sequence or view: as in its part, with its comment,
+-- pg_extension_config_dump, and a REVOKE ALL ... FROM PUBLIC of its own; not the
+-- loop of privilege.sql, which would undo what was granted to PUBLIC since.
+-- A changed body or default: CREATE OR REPLACE with the whole new text.
+-- A function of 0.1 that goes keeps its symbol in the library, without which
+-- 0.1 could no longer be created.
+\echo Use "ALTER EXTENSION eventstore UPDATE TO '0.2'" to load this file. \quit
