@@ -23,7 +23,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog point \
+ROOMS = eventstore catalog row_security point \
 	segment archive_key archive archive_list scan \
 	stream tag lifecycle log epoch \
 	stat stat_progress stat_sample stat_store \
@@ -55,7 +55,7 @@ PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
 DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
-REGRESS = catalog stream append read log epoch guard trigger check hijack \
+REGRESS = catalog stream append read log epoch guard trigger check hijack row_security \
 	tag boundary match boundary_command boundary_rights \
 	archive archive_file \
 	event_type lifecycle upcast upcast_fold type_routes \
