@@ -31,11 +31,11 @@
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/rls.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "compat.h"
+#include "row_security.h"
 
 static EsStore store;			/* valid while store_known */
 static bool store_known = false;
@@ -274,15 +274,7 @@ EsCheckPrivilege(Relation event, AclMode mode)
 
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_TABLE, RelationGetRelationName(event));
-	if (event->rd_rel->relrowsecurity &&
-		check_enable_rls(relid, InvalidOid, false) == RLS_ENABLED)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("row-level security on \"%s\" applies to role \"%s\"",
-						RelationGetRelationName(event),
-						GetUserNameFromId(GetUserId(), false)),
-				 errhint("Use INSERT INTO or SELECT FROM \"%s\", which honour its policies.",
-						 RelationGetRelationName(event))));
+	EsRowSecurityRefuse(event);
 }
 
 /* es_event, opened, by one who has the privilege. */

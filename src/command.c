@@ -327,7 +327,7 @@ decide_under_locks(Handling *handling)
 		return true;
 	}
 	if (handling->query == NULL)
-		EsStreamCheckOpen(command->stream_id);
+		EsStreamCheckOpen(handling->event, command->stream_id);
 	check_snapshot(handling);
 	CommandCounterIncrement();
 	PushActiveSnapshot(ES_BUG == 46 ? GetActiveSnapshot() : GetTransactionSnapshot());

@@ -42,6 +42,7 @@
 #include "log.h"
 #include "point.h"
 #include "query.h"
+#include "row_security.h"
 #include "runner.h"
 #include "snapshot.h"
 #include "stat.h"
@@ -502,6 +503,7 @@ es_run_projections(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must be positive", "max_batches")));
+	EsRowSecurityRefuseCaller();	/* who hears what handlers say */
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	SPI_commit();
 	EsRunnerBeginTransaction();
@@ -654,6 +656,7 @@ es_replay_parked(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must be positive", "position")));
+	EsRowSecurityRefuseCaller();	/* the count tells of streams */
 	if (means_subscription(name, PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3))))
 		PG_RETURN_INT64(EsSubscriptionReplay(name, stream_id, position));
 	PG_RETURN_INT64(replay_projection(name, stream_id, position));
