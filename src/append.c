@@ -254,6 +254,7 @@ EsAppendEvents(EsAppend *append)
 	EsAssign(event, store, append);
 	EsInsertEvents(event, append);
 	EsAppendCheckArchived(append);
+	EsPoint("appended");
 	table_close(event, NoLock);	/* kept to commit */
 	return last->version;
 }

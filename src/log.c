@@ -160,7 +160,7 @@ lock_announcement(int64 bound)
 	{
 		if (ES_BUG != 3)
 			CurrentResourceOwner = TopTransactionResourceOwner;
-		(void) LockAcquire(&tag, ShareLock, false, false);
+		(void) LockAcquire(&tag, ShareLock, ES_BUG == 110, false);
 	}
 	PG_FINALLY();
 	{
