@@ -450,7 +450,7 @@ es_handle(PG_FUNCTION_ARGS)
 	Relation	event;
 	int64		answer;
 
-	PreventCommandIfReadOnly("es_handle()");
+	EsRequireReadWrite("es_handle()");
 	PreventCommandIfParallelMode("es_handle()");
 	if (PG_ARGISNULL(4))
 		EsRequireArgument(fcinfo, 0, "stream_id");

@@ -526,6 +526,7 @@ es_run_projections(PG_FUNCTION_ARGS)
 {
 	int64		max_batches = PG_INT64_MAX;
 
+	EsRequireReadWrite("es_run_projections()");
 	EsRequireNonatomic(fcinfo, "es_run_projections()");
 	if (!PG_ARGISNULL(0))
 		max_batches = PG_GETARG_INT32(0);
@@ -680,6 +681,7 @@ es_replay_parked(PG_FUNCTION_ARGS)
 	int64		position = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
 	char	   *name;
 
+	EsRequireReadWrite("es_replay_parked()");
 	EsRequireArgument(fcinfo, 0, "name");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	if (!PG_ARGISNULL(2) && position < 1)
