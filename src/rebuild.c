@@ -18,7 +18,6 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
@@ -28,10 +27,10 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "attempt.h"
 #include "log.h"
 #include "query.h"
 #include "rebuild.h"
@@ -68,6 +67,26 @@ PG_FUNCTION_INFO_V1(es_project_at);
 
 /* ----- steps ----- */
 
+typedef struct Step
+{
+	Rebuild    *rebuild;
+	void		(*work) (Rebuild *);
+} Step;
+
+static bool
+attempt_step(void *arg)
+{
+	Step	   *step = arg;
+
+	MemoryContextSwitchTo(step->rebuild->batch_context);
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	step->work(step->rebuild);
+	PopActiveSnapshot();
+	SPI_finish();
+	return true;
+}
+
 /*
  * Do a part of the work in a subtransaction and commit it.  If it fails the
  * subtransaction is rolled back and the error thrown on.
@@ -75,35 +94,12 @@ PG_FUNCTION_INFO_V1(es_project_at);
 static void
 do_step(Rebuild *rebuild, void (*work) (Rebuild *))
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Step		step = {.rebuild = rebuild,.work = work};
+	ErrorData  *error;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(rebuild->batch_context);
-	PG_TRY();
-	{
-		SPI_connect();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		work(rebuild);
-		PopActiveSnapshot();
-		SPI_finish();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
+	(void) EsAttempt(attempt_step, &step, &error);
+	if (error != NULL)
 		ReThrowError(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
 	MemoryContextReset(rebuild->batch_context);
 
 	/* a shadow need not survive a crash; the last commit flushes all of it */

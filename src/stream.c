@@ -25,10 +25,10 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "archive.h"
+#include "attempt.h"
 #include "compat.h"
 #include "scan.h"
 #include "point.h"
@@ -218,18 +218,26 @@ EsGateClose(const EsStore *store)
 	gate_lxid = EsCurrentLxid();
 }
 
-/* Close the gate or fail with 55P03 after so many milliseconds. */
-static void
-close_gate_within(const EsStore *store, int patience)
+typedef struct Closing
 {
+	const EsStore *store;
+	int			patience;		/* milliseconds */
+} Closing;
+
+/* Close the gate, or fail with 55P03 when patience is at its end. */
+static bool
+close_gate_within(void *arg)
+{
+	Closing    *closing = arg;
 	char		value[32];
 	int			nest_level = NewGUCNestLevel();
 
-	snprintf(value, sizeof(value), "%d", patience);
+	snprintf(value, sizeof(value), "%d", closing->patience);
 	(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
-	EsGateClose(store);
+	EsGateClose(closing->store);
 	AtEOXact_GUC(true, nest_level);
+	return true;
 }
 
 /*
@@ -240,34 +248,15 @@ close_gate_within(const EsStore *store, int patience)
 bool
 EsGateTryClose(const EsStore *store, int patience)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool closed = false;
+	Closing		closing = {.store = store,.patience = patience};
+	ErrorData  *error;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		close_gate_within(store, patience);
-		ReleaseCurrentSubTransaction();
-		closed = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			ReThrowError(error);
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return closed;
+	if (EsAttempt(close_gate_within, &closing, &error))
+		return true;
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
+	FreeErrorData(error);
+	return false;
 }
 
 /*
