@@ -59,7 +59,7 @@ DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 # same change into that step, and test/t/upgrade.pl compares the two.
 DATA = $(filter-out $(DATA_built),$(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*.sql)))
 
-REGRESS = catalog stream append read log epoch guard trigger check hijack row_security \
+REGRESS = catalog stream append read log epoch guard trigger check hijack row_security privilege \
 	tag boundary match boundary_command boundary_rights \
 	archive archive_file \
 	event_type lifecycle upcast upcast_fold type_routes \
