@@ -208,6 +208,11 @@ DECLARE
 	extension record;
 	g record;
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute es_grant() in a read-only transaction' USING
+			ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby: connect to the primary.';
+	END IF;
 	IF role IS NULL THEN
 		RAISE 'argument "role" must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
@@ -370,5 +375,34 @@ BEGIN
 		CONTINUE WHEN array_position(levels, g.level) > given;
 		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', g.signature, role) || option;
 	END LOOP;
+END
+$$;
+
+-- What cannot be written on a standby says so, with a hint.
+CREATE OR REPLACE FUNCTION es_create_publication(name text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	schema text;
+	tables text;
+BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute es_create_publication() in a read-only transaction' USING
+			ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby: connect to the primary.';
+	END IF;
+	IF name IS NULL THEN
+		RAISE 'argument "name" must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	SELECT n.nspname INTO schema
+		FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+		WHERE e.extname = 'eventstore';
+	-- Deletes, too: an event leaves es_event when its segment is there.
+	SELECT string_agg(format('ONLY %I.%I', schema, t), ', ') INTO tables
+		FROM unnest(ARRAY['es_event', 'es_event_tag', 'es_retagged', 'es_settled', 'es_epoch', 'es_stream',
+						  'es_archive_segment', 'es_archive_run', 'es_archive_key']) AS t;
+	EXECUTE format('CREATE PUBLICATION %I FOR TABLE %s WITH (publish = %L)', name, tables, 'insert, update, delete');
+	EXECUTE format('COMMENT ON PUBLICATION %I IS %L', name, 'the event store, for another server that has it');
 END
 $$;

@@ -254,6 +254,7 @@ EsAppendEvents(EsAppend *append)
 	EsAssign(event, store, append);
 	EsInsertEvents(event, append);
 	EsAppendCheckArchived(append);
+	EsPoint("appended");
 	table_close(event, NoLock);	/* kept to commit */
 	return last->version;
 }
@@ -295,7 +296,7 @@ es_append(PG_FUNCTION_ARGS)
 	EsNewEvent	event = {0};
 	EsAppend	append = {.events = &event,.nevents = 1};
 
-	PreventCommandIfReadOnly("es_append()");
+	EsRequireReadWrite("es_append()");
 	PreventCommandIfParallelMode("es_append()");
 	require_argument(fcinfo, 0, "stream_id");
 	require_argument(fcinfo, 1, "event_type");
@@ -421,7 +422,7 @@ es_append_batch(PG_FUNCTION_ARGS)
 {
 	EsAppend	append = {0};
 
-	PreventCommandIfReadOnly("es_append_batch()");
+	EsRequireReadWrite("es_append_batch()");
 	PreventCommandIfParallelMode("es_append_batch()");
 	require_argument(fcinfo, 0, "stream_id");
 	require_argument(fcinfo, 1, "event_types");

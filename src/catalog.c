@@ -36,6 +36,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "point.h"
 
 static EsStore store;			/* valid while store_known */
 static bool store_known = false;
@@ -352,6 +353,24 @@ EsFollowsOrigin(const EsStore *store)
 
 	return RecoveryInProgress() ||
 		find_subscription(store->event, NULL, &subscription, &ready);
+}
+
+/*
+ * 25006 where the transaction may not write, in the server's words, and what
+ * to do about it.  What writes calls it before it does anything else: what
+ * the server would say further on, to a lock or a transaction id, differs.
+ */
+void
+EsRequireReadWrite(const char *function)
+{
+	if (!XactReadOnly || ES_BUG == 132)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+			 errmsg("cannot execute %s in a read-only transaction", function),
+			 RecoveryInProgress() ?
+			 errhint("This server is a standby: connect to the primary.") :
+			 errhint("Call it in a transaction that is not read-only.")));
 }
 
 /* Does a subscription bring the rows of es_event_tag by itself? */

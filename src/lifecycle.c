@@ -336,7 +336,7 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 	Relation	event;
 	EsStreamHead head;
 
-	PreventCommandIfReadOnly(function);
+	EsRequireReadWrite(function);
 	PreventCommandIfParallelMode(function);
 	EsRequireArgument(fcinfo, 0, "stream_id");
 	EsCheckStreamId(PG_GETARG_TEXT_PP(0));

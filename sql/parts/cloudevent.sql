@@ -27,6 +27,11 @@ DECLARE
 	schema text;
 	tables text;
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute es_create_publication() in a read-only transaction' USING
+			ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby: connect to the primary.';
+	END IF;
 	IF name IS NULL THEN
 		RAISE 'argument "name" must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;

@@ -47,6 +47,11 @@ DECLARE
 	extension record;
 	g record;
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute es_grant() in a read-only transaction' USING
+			ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby: connect to the primary.';
+	END IF;
 	IF role IS NULL THEN
 		RAISE 'argument "role" must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
