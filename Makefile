@@ -23,7 +23,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog row_security point attempt \
+ROOMS = eventstore catalog point attempt row_security \
 	segment archive_key archive archive_list scan \
 	stream tag lifecycle log epoch \
 	stat stat_progress stat_sample stat_store \
@@ -41,7 +41,7 @@ ROOMS = eventstore catalog row_security point attempt \
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog definition event_type upcast \
+PARTS = install catalog definition event_type upcast \
 	stream lifecycle append read log epoch \
 	aggregate snapshot state decider command trial \
 	guard tag boundary boundary_state check archive \
@@ -59,7 +59,7 @@ DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 # same change into that step, and test/t/upgrade.pl compares the two.
 DATA = $(filter-out $(DATA_built),$(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*.sql)))
 
-REGRESS = catalog stream append read log epoch guard trigger check hijack row_security \
+REGRESS = catalog stream append read log epoch guard trigger check hijack row_security privilege install \
 	tag boundary match boundary_command boundary_rights \
 	archive archive_file \
 	event_type lifecycle upcast upcast_fold type_routes \
