@@ -16,7 +16,7 @@
 # with PG_CONFIG for another PostgreSQL than the first in PATH.
 
 EXTENSION = eventstore
-EXTVERSION = 0.1
+EXTVERSION = 0.2
 MODULE_big = eventstore
 HEADERS_eventstore = src/eventstore.h
 
@@ -26,7 +26,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog point \
+ROOMS = eventstore catalog row_security point attempt \
 	segment archive_key archive archive_list scan \
 	stream tag lifecycle log epoch \
 	stat stat_progress stat_sample stat_store \
@@ -55,10 +55,14 @@ PARTS = catalog definition event_type upcast \
 	stat report \
 	comment privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
-DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
+# Beside it, what was released: install scripts, which never change any more
+# (test/frozen.sha256), and the upgrade steps.  The step to EXTVERSION brings
+# the version before to what the parts create: whoever changes a part writes the
+# same change into that step, and test/t/upgrade.pl compares the two.
+DATA = $(filter-out $(DATA_built),$(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*.sql)))
 
-REGRESS = catalog stream append read log epoch guard trigger check hijack \
+REGRESS = catalog stream append read log epoch guard trigger check hijack row_security \
 	tag boundary match boundary_command boundary_rights \
 	archive archive_file \
 	event_type lifecycle upcast upcast_fold type_routes \

@@ -26,7 +26,6 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "replication/logicalworker.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -71,7 +70,6 @@ typedef struct Load
 } Load;
 
 PG_FUNCTION_INFO_V1(es_archive);
-PG_FUNCTION_INFO_V1(es_archive_guard);
 PG_FUNCTION_INFO_V1(es_read_archive);
 PG_FUNCTION_INFO_V1(es_archived_position);
 
@@ -469,6 +467,7 @@ es_archive(PG_FUNCTION_ARGS)
 	int64		done = 0;
 	int			n;
 
+	EsRequireReadWrite("es_archive()");
 	EsRequireNonatomic(fcinfo, "es_archive()");
 	plan = plan_arguments(fcinfo);
 	if (max_segments < 1)
@@ -546,34 +545,4 @@ es_archived_position(PG_FUNCTION_ARGS)
 	position = EsArchiveLastPosition(GetActiveSnapshot());
 	table_close(event, AccessShareLock);
 	PG_RETURN_INT64(position);
-}
-
-/*
- * BEFORE anything on the archive's tables: rows come in with a dump, by the
- * table's owner, and with a subscription.  All else is refused.
- */
-Datum
-es_archive_guard(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	TriggerEvent event;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function must be called as a trigger")));
-	event = trigger->tg_event;
-	if (TRIGGER_FIRED_FOR_ROW(event) && IsLogicalWorker())
-		PG_RETURN_POINTER(TRIGGER_FIRED_BY_UPDATE(event) ?
-						  trigger->tg_newtuple : trigger->tg_trigtuple);
-	if (TRIGGER_FIRED_FOR_ROW(event) && TRIGGER_FIRED_BY_INSERT(event) &&
-		EsOwnsRelation(RelationGetRelid(trigger->tg_relation), GetUserId()))
-		PG_RETURN_POINTER(trigger->tg_trigtuple);
-	ereport(ERROR,
-			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-			 errmsg("cannot change table \"%s\"",
-					RelationGetRelationName(trigger->tg_relation)),
-			 errdetail("It holds archived events, which are immutable facts."),
-			 errhint("es_detach_segment() and es_import_segment() take segments off the server and back.")));
-	PG_RETURN_NULL();
 }

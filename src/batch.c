@@ -14,9 +14,9 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "attempt.h"
 #include "batch.h"
 #include "log.h"
 #include "point.h"
@@ -263,6 +263,21 @@ is_transient(const ErrorData *error)
 	}
 }
 
+typedef struct TriedBatch
+{
+	EsBatch    *batch;
+	EsRun		run;
+} TriedBatch;
+
+static bool
+run_tried(void *arg)
+{
+	TriedBatch *tried = arg;
+
+	run_handlers(tried->batch, &tried->run);
+	return true;
+}
+
 /*
  * Run the handlers in a subtransaction.  If they fail nothing of it remains,
  * and the answer is false; the failure's error is in the current memory
@@ -271,32 +286,13 @@ is_transient(const ErrorData *error)
 bool
 EsBatchTry(EsBatch *batch, EsFailure *failure)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = false;
-	EsRun		run = {0};
+	TriedBatch	tried = {.batch = batch};
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		run_handlers(batch, &run);
-		ReleaseCurrentSubTransaction();
-		done = true;
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		failure->error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		failure->position = run.position;
-		failure->handler = run.handler;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (!done && is_transient(failure->error))
+	if (EsAttempt(run_tried, &tried, &failure->error))
+		return true;
+	if (is_transient(failure->error))
 		ReThrowError(failure->error);
-	return done;
+	failure->position = tried.run.position;
+	failure->handler = tried.run.handler;
+	return false;
 }

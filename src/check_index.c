@@ -9,14 +9,13 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "attempt.h"
 #include "check.h"
 #include "query.h"
 #include "stat.h"
@@ -55,6 +54,24 @@ stop_timer(void)
 		QueryCancelPending = false;
 }
 
+typedef struct Question
+{
+	const EsCheck *check;
+	const char *sql;
+	EsQuery		query;
+} Question;
+
+static bool
+ask(void *arg)
+{
+	Question   *question = arg;
+
+	start_timer(question->check);
+	EsQueryRun(question->sql, &question->query);
+	stop_timer();
+	return true;
+}
+
 /*
  * Run amcheck's function on an index.  Answers its complaint, or NULL.  An
  * error that is not amcheck's to raise is thrown on.
@@ -62,32 +79,12 @@ stop_timer(void)
 static ErrorData *
 ask_amcheck(const EsCheck *check, const char *sql, Oid index)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	EsQuery		query = {0};
-	ErrorData  *volatile error = NULL;
+	Question	question = {.check = check,.sql = sql};
+	ErrorData  *error;
 
-	EsQueryAdd(&query, OIDOID, ObjectIdGetDatum(index), false);
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		start_timer(check);
-		EsQueryRun(sql, &query);
-		stop_timer();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		stop_timer();
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	EsQueryAdd(&question.query, OIDOID, ObjectIdGetDatum(index), false);
+	(void) EsAttempt(ask, &question, &error);
+	stop_timer();
 	if (error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED && !time_is_up)
 		ReThrowError(error);
 	return error;

@@ -39,10 +39,10 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "append.h"
+#include "attempt.h"
 #include "boundary.h"
 #include "boundary_state.h"
 #include "catalog.h"
@@ -327,7 +327,7 @@ decide_under_locks(Handling *handling)
 		return true;
 	}
 	if (handling->query == NULL)
-		EsStreamCheckOpen(command->stream_id);
+		EsStreamCheckOpen(handling->event, command->stream_id);
 	check_snapshot(handling);
 	CommandCounterIncrement();
 	PushActiveSnapshot(ES_BUG == 46 ? GetActiveSnapshot() : GetTransactionSnapshot());
@@ -341,39 +341,21 @@ decide_under_locks(Handling *handling)
 	return lock_after(handling);
 }
 
+static bool
+decide_attempt(void *handling)
+{
+	return decide_under_locks(handling);
+}
+
 /* decide_under_locks in a subtransaction, which is rolled back for false. */
 static bool
 decide_in_subtransaction(Handling *handling)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = false;
+	ErrorData  *error;
+	bool		done = EsAttempt(decide_attempt, handling, &error);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		done = decide_under_locks(handling);
-		if (done)
-			ReleaseCurrentSubTransaction();
-		else
-			RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
+	if (error != NULL)
 		ReThrowError(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
 	return done;
 }
 
@@ -468,7 +450,7 @@ es_handle(PG_FUNCTION_ARGS)
 	Relation	event;
 	int64		answer;
 
-	PreventCommandIfReadOnly("es_handle()");
+	EsRequireReadWrite("es_handle()");
 	PreventCommandIfParallelMode("es_handle()");
 	if (PG_ARGISNULL(4))
 		EsRequireArgument(fcinfo, 0, "stream_id");

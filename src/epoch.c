@@ -265,6 +265,36 @@ EsEpochReportLeft(const char *what, int64 epoch, int64 fork)
 }
 
 /*
+ * Does the epoch last?  Asked where the server keeps the position, and knows
+ * only up to where it is good, not how far the caller was told.
+ */
+void
+EsEpochRequire(Relation event, const EsStore *store, int64 epoch)
+{
+	int64		fork = EsEpochFork(event, store, epoch);
+
+	if (fork != PG_INT64_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("epoch " INT64_FORMAT " was left", epoch),
+				 errdetail("Since a promotion, restore or copy, positions above " INT64_FORMAT " name other events than in that epoch.",
+						   fork),
+				 errhint("Do not rely on what was told above position " INT64_FORMAT ", and fetch with the epoch that es_store() answers; events from there on are told again, with the ids they had.",
+						 fork)));
+}
+
+/* The present epoch, one that begins now if it must; this may be written. */
+int64
+EsEpochPresent(Relation event, const EsStore *store)
+{
+	Epochs		epochs = look_up(store, 0);
+
+	if (has_parted(store, &epochs))
+		epochs = begin_epoch(event, store);
+	return epochs.current;
+}
+
+/*
  * es_store(OUT store_id uuid, OUT epoch bigint, OUT settled_position bigint)
  *
  * Where this transaction may not write, a history that has no epoch yet is

@@ -15,6 +15,8 @@ extern void EsEpochConfirm(Relation event, const EsStore *store);
 extern int64 EsEpochFork(Relation event, const EsStore *store, int64 epoch);
 extern void EsEpochCheck(Relation event, const EsStore *store, int64 epoch,
 						 int64 position);
+extern int64 EsEpochPresent(Relation event, const EsStore *store);
+extern void EsEpochRequire(Relation event, const EsStore *store, int64 epoch);
 pg_noreturn extern void EsEpochReportLeft(const char *what, int64 epoch,
 										  int64 fork);
 

@@ -1,5 +1,6 @@
 /*
- * guard.c: the triggers that stand before es_event.
+ * guard.c: the triggers that stand before es_event, and before the tables of
+ * tags and archived events.
  *
  * One lets new events in by INSERT and COPY, with the same checks as the
  * functions; one lets nothing be changed or removed; and one tells, when an
@@ -34,6 +35,8 @@
 PG_FUNCTION_INFO_V1(es_event_insert);
 PG_FUNCTION_INFO_V1(es_event_refuse);
 PG_FUNCTION_INFO_V1(es_event_statement);
+PG_FUNCTION_INFO_V1(es_event_tag_guard);
+PG_FUNCTION_INFO_V1(es_archive_guard);
 
 /*
  * The positions given out by one INSERT or COPY, for those who want to be
@@ -402,4 +405,72 @@ es_event_statement(PG_FUNCTION_ARGS)
 	else
 		end_statement(trigger->tg_relation);
 	PG_RETURN_POINTER(NULL);
+}
+
+/*
+ * The row that a trigger before a table which only the store itself writes,
+ * past the triggers, is to let through; NULL if none.  Rows come in with a
+ * dump, by the table's owner, or with a subscription; and a subscription may
+ * take away what its origin took away.
+ */
+static HeapTuple
+copied_row(FunctionCallInfo fcinfo)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TriggerEvent event;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function must be called as a trigger")));
+	event = trigger->tg_event;
+	if (!TRIGGER_FIRED_FOR_ROW(event))
+		return NULL;
+	if (IsLogicalWorker())
+		return TRIGGER_FIRED_BY_UPDATE(event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	if (TRIGGER_FIRED_BY_INSERT(event) &&
+		EsOwnsRelation(RelationGetRelid(trigger->tg_relation), GetUserId()))
+		return trigger->tg_trigtuple;
+	return NULL;
+}
+
+/* The table whose trigger was fired. */
+static char *
+guarded_table(FunctionCallInfo fcinfo)
+{
+	return RelationGetRelationName(((TriggerData *) fcinfo->context)->tg_relation);
+}
+
+/*
+ * BEFORE anything on es_event_tag and es_retagged.
+ */
+Datum
+es_event_tag_guard(PG_FUNCTION_ARGS)
+{
+	HeapTuple	row = copied_row(fcinfo);
+
+	if (row == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot change table \"%s\"", guarded_table(fcinfo)),
+				 errdetail("The store itself keeps it in step with the events."),
+				 errhint("Give events their tags when appending; es_retag() changes them later.")));
+	PG_RETURN_POINTER(row);
+}
+
+/*
+ * BEFORE anything on the archive's tables.
+ */
+Datum
+es_archive_guard(PG_FUNCTION_ARGS)
+{
+	HeapTuple	row = copied_row(fcinfo);
+
+	if (row == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot change table \"%s\"", guarded_table(fcinfo)),
+				 errdetail("It holds archived events, which are immutable facts."),
+				 errhint("es_detach_segment() and es_import_segment() take segments off the server and back.")));
+	PG_RETURN_POINTER(row);
 }

@@ -600,7 +600,7 @@ es_settle(PG_FUNCTION_ARGS)
 	XLogRecPtr	lsn;
 	char	   *query;
 
-	PreventCommandIfReadOnly("es_settle()");
+	EsRequireReadWrite("es_settle()");
 	if (EsFollowsOrigin(store))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -18,7 +18,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
@@ -28,13 +28,14 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "attempt.h"
 #include "log.h"
 #include "query.h"
 #include "rebuild.h"
+#include "row_security.h"
 #include "runner.h"
 #include "shadow.h"
 
@@ -67,6 +68,26 @@ PG_FUNCTION_INFO_V1(es_project_at);
 
 /* ----- steps ----- */
 
+typedef struct Step
+{
+	Rebuild    *rebuild;
+	void		(*work) (Rebuild *);
+} Step;
+
+static bool
+attempt_step(void *arg)
+{
+	Step	   *step = arg;
+
+	MemoryContextSwitchTo(step->rebuild->batch_context);
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	step->work(step->rebuild);
+	PopActiveSnapshot();
+	SPI_finish();
+	return true;
+}
+
 /*
  * Do a part of the work in a subtransaction and commit it.  If it fails the
  * subtransaction is rolled back and the error thrown on.
@@ -74,35 +95,12 @@ PG_FUNCTION_INFO_V1(es_project_at);
 static void
 do_step(Rebuild *rebuild, void (*work) (Rebuild *))
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Step		step = {.rebuild = rebuild,.work = work};
+	ErrorData  *error;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(rebuild->batch_context);
-	PG_TRY();
-	{
-		SPI_connect();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		work(rebuild);
-		PopActiveSnapshot();
-		SPI_finish();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
+	(void) EsAttempt(attempt_step, &step, &error);
+	if (error != NULL)
 		ReThrowError(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
 	MemoryContextReset(rebuild->batch_context);
 
 	/* a shadow need not survive a crash; the last commit flushes all of it */
@@ -414,11 +412,13 @@ es_rebuild_projection(PG_FUNCTION_ARGS)
 {
 	Rebuild		rebuild = {0};
 
+	EsRequireReadWrite("es_rebuild_projection()");
 	EsRequireNonatomic(fcinfo, "es_rebuild_projection()");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", "name")));
+	EsRowSecurityRefuseCaller();	/* who is shown what fails */
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	rebuild.context = AllocSetContextCreate(CurrentMemoryContext, "eventstore rebuild",
 											ALLOCSET_DEFAULT_SIZES);
@@ -546,16 +546,31 @@ project_up_to(EsShadow *shadow, int64 up_to)
 	return runner.position;
 }
 
+/* A standby has no temporary tables, either. */
+static void
+check_may_make_tables(void)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s in a read-only transaction", "es_project_at()"),
+				 errdetail("It makes temporary tables, which a standby cannot."),
+				 errhint("Connect to the primary. For the state of one stream at any time, es_state() and es_history() work here, too.")));
+	EsRequireReadWrite("es_project_at()");
+}
+
 /*
  * es_project_at(projection text, at timestamptz, position bigint) → bigint
  */
 Datum
 es_project_at(PG_FUNCTION_ARGS)
 {
-	int64		up_to = position_argument(fcinfo);
+	int64		up_to;
 	EsShadow	shadow;
 	volatile int64 reached = 0;
 
+	check_may_make_tables();
+	up_to = position_argument(fcinfo);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

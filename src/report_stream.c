@@ -10,17 +10,16 @@
 
 #include <math.h>
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "aggregate.h"
+#include "attempt.h"
 #include "category.h"
 #include "fold.h"
 #include "lifecycle.h"
@@ -134,6 +133,7 @@ fold_stretch(Timeline *timeline, EsAggregate *aggregate, int64 from, int64 to)
 
 	EsFoldBegin(&fold, aggregate, timeline->report->event, timeline->stream_id,
 				timeline->report->snapshot);
+	fold.show_all = true;
 	fold.limit.version = from - 1;
 	fold.limit.at = DT_NOEND;
 	EsSnapshotFold(&fold);
@@ -145,9 +145,10 @@ fold_stretch(Timeline *timeline, EsAggregate *aggregate, int64 from, int64 to)
 	EsFoldEnd(&fold);
 }
 
-static void
-fold_shown(Timeline *timeline)
+static bool
+fold_shown(void *arg)
 {
+	Timeline   *timeline = arg;
 	EsAggregate *aggregate = EsAggregateOpen(timeline->aggregate);
 
 	fold_stretch(timeline, aggregate, timeline->shown_from, timeline->head_to);
@@ -155,6 +156,7 @@ fold_shown(Timeline *timeline)
 		fold_stretch(timeline, aggregate, timeline->tail_from, timeline->version);
 	EsAggregateClose(aggregate);
 	timeline->has_states = true;
+	return true;
 }
 
 /*
@@ -164,32 +166,14 @@ fold_shown(Timeline *timeline)
 static void
 try_to_fold(Timeline *timeline)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *error = NULL;
+	ErrorData  *error;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		fold_shown(timeline);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(timeline->context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		timeline->problem = error->message;
-		timeline->entries = NIL;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (error != NULL && (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-						  error->elevel >= FATAL))
+	if (EsAttempt(fold_shown, timeline, &error))
+		return;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ReThrowError(error);
+	timeline->problem = error->message;
+	timeline->entries = NIL;
 }
 
 /* Read events without a state, in the newest form of their types. */

@@ -42,6 +42,7 @@
 #include "log.h"
 #include "point.h"
 #include "query.h"
+#include "row_security.h"
 #include "runner.h"
 #include "snapshot.h"
 #include "stat.h"
@@ -525,6 +526,7 @@ es_run_projections(PG_FUNCTION_ARGS)
 {
 	int64		max_batches = PG_INT64_MAX;
 
+	EsRequireReadWrite("es_run_projections()");
 	EsRequireNonatomic(fcinfo, "es_run_projections()");
 	if (!PG_ARGISNULL(0))
 		max_batches = PG_GETARG_INT32(0);
@@ -532,6 +534,7 @@ es_run_projections(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must be positive", "max_batches")));
+	EsRowSecurityRefuseCaller();	/* who hears what handlers say */
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	SPI_commit();
 	EsRunnerBeginTransaction();
@@ -678,12 +681,14 @@ es_replay_parked(PG_FUNCTION_ARGS)
 	int64		position = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
 	char	   *name;
 
+	EsRequireReadWrite("es_replay_parked()");
 	EsRequireArgument(fcinfo, 0, "name");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	if (!PG_ARGISNULL(2) && position < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must be positive", "position")));
+	EsRowSecurityRefuseCaller();	/* the count tells of streams */
 	if (means_subscription(name, PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3))))
 		PG_RETURN_INT64(EsSubscriptionReplay(name, stream_id, position));
 	PG_RETURN_INT64(replay_projection(name, stream_id, position));

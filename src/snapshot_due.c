@@ -18,6 +18,7 @@
 #include "utils/hsearch.h"
 #include "utils/snapmgr.h"
 
+#include "attempt.h"
 #include "catalog.h"
 #include "category.h"
 #include "log.h"
@@ -87,6 +88,25 @@ streams_with_events(Relation event, int64 max_events, int64 *position)
 	return streams;
 }
 
+typedef struct Taking
+{
+	Relation	event;
+	const char *aggregate;
+	text	   *stream_id;
+	bool		taken;
+} Taking;
+
+static bool
+take(void *arg)
+{
+	Taking	   *taking = arg;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	taking->taken = EsSnapshotTake(taking->event, taking->aggregate, taking->stream_id, true) > 0;
+	PopActiveSnapshot();
+	return true;
+}
+
 /*
  * Take a snapshot if one is due.  A fold that fails leaves a warning behind
  * and no snapshot; other streams must not wait for it.
@@ -94,40 +114,19 @@ streams_with_events(Relation event, int64 max_events, int64 *position)
 static bool
 try_take(Relation event, const char *aggregate, text *stream_id)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool taken = false;
+	Taking		taking = {.event = event,.aggregate = aggregate,.stream_id = stream_id};
+	ErrorData  *error;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		taken = EsSnapshotTake(event, aggregate, stream_id, true) > 0;
-		PopActiveSnapshot();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-			ReThrowError(error);
-		ereport(WARNING,
-				(errcode(error->sqlerrcode),
-				 errmsg("could not take a snapshot of stream \"%s\" by aggregate \"%s\": %s",
-						text_to_cstring(stream_id), aggregate, error->message)));
-		FreeErrorData(error);
-		taken = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return taken;
+	if (EsAttempt(take, &taking, &error))
+		return taking.taken;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(error);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not take a snapshot of stream \"%s\" by aggregate \"%s\": %s",
+					text_to_cstring(stream_id), aggregate, error->message)));
+	FreeErrorData(error);
+	return false;
 }
 
 /* Take what is due of these streams. */
@@ -188,7 +187,7 @@ es_take_snapshots(PG_FUNCTION_ARGS)
 	int64		taken;
 	bool		more;
 
-	PreventCommandIfReadOnly("es_take_snapshots()");
+	EsRequireReadWrite("es_take_snapshots()");
 	PreventCommandIfParallelMode("es_take_snapshots()");
 	EsRequireArgument(fcinfo, 0, "max_events");
 	if (PG_GETARG_INT64(0) < 0)

@@ -25,13 +25,14 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "archive.h"
+#include "attempt.h"
 #include "compat.h"
 #include "scan.h"
 #include "point.h"
+#include "row_security.h"
 #include "stat.h"
 #include "stream.h"
 
@@ -217,18 +218,26 @@ EsGateClose(const EsStore *store)
 	gate_lxid = EsCurrentLxid();
 }
 
-/* Close the gate or fail with 55P03 after so many milliseconds. */
-static void
-close_gate_within(const EsStore *store, int patience)
+typedef struct Closing
 {
+	const EsStore *store;
+	int			patience;		/* milliseconds */
+} Closing;
+
+/* Close the gate, or fail with 55P03 when patience is at its end. */
+static bool
+close_gate_within(void *arg)
+{
+	Closing    *closing = arg;
 	char		value[32];
 	int			nest_level = NewGUCNestLevel();
 
-	snprintf(value, sizeof(value), "%d", patience);
+	snprintf(value, sizeof(value), "%d", closing->patience);
 	(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
-	EsGateClose(store);
+	EsGateClose(closing->store);
 	AtEOXact_GUC(true, nest_level);
+	return true;
 }
 
 /*
@@ -239,34 +248,15 @@ close_gate_within(const EsStore *store, int patience)
 bool
 EsGateTryClose(const EsStore *store, int patience)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool closed = false;
+	Closing		closing = {.store = store,.patience = patience};
+	ErrorData  *error;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		close_gate_within(store, patience);
-		ReleaseCurrentSubTransaction();
-		closed = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			ReThrowError(error);
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return closed;
+	if (EsAttempt(close_gate_within, &closing, &error))
+		return true;
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		ReThrowError(error);
+	FreeErrorData(error);
+	return false;
 }
 
 /*
@@ -582,6 +572,7 @@ checked_head(Relation event, text *stream_id, TupleTableSlot *slot)
 	if (ES_BUG == 10 || !is_after_xact_snapshot(event, slot))
 		return head;
 	EsStatCount(ES_COUNT_CONFLICTS, 1);
+	EsRowSecurityHide(event, stream_id);
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("could not append to stream \"%s\" due to concurrent append",

@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "definition.h"
+#include "epoch.h"
 #include "log.h"
 #include "point.h"
 #include "query.h"
@@ -399,8 +400,29 @@ insert_subscription(FunctionCallInfo fcinfo, const char *name)
 					  " ON CONFLICT DO NOTHING", &query) > 0;
 }
 
+/*
+ * The epoch to remember with a checkpoint at a position that the caller was
+ * told in an epoch; 0 if none is given.  55000 if the position is not in the
+ * present history.
+ */
+static int64
+epoch_argument(FunctionCallInfo fcinfo, int n, int64 position)
+{
+	const EsStore *store;
+	Relation	event;
+	int64		present;
+
+	if (PG_NARGS() <= n || PG_ARGISNULL(n)) /* version 0.1 had no such argument */
+		return 0;
+	event = EsEventOpen(&store, AccessShareLock);
+	EsEpochCheck(event, store, PG_GETARG_INT64(n), position);
+	present = EsEpochPresent(event, store);
+	table_close(event, AccessShareLock);
+	return present;
+}
+
 static void
-insert_partitions(const char *name, int partitions, int64 position)
+insert_partitions(const char *name, int partitions, int64 position, int64 epoch)
 {
 	EsQuery		query = {0};
 
@@ -410,12 +432,20 @@ insert_partitions(const char *name, int partitions, int64 position)
 	EsQueryRun("INSERT INTO @es_subscription_partition (subscription, partition,"
 			   " position, delivered_to) SELECT $1, n, $3, $3"
 			   " FROM generate_series(0, $2 - 1) AS n", &query);
+	if (epoch == 0)
+		return;
+	query = (EsQuery) {0};
+	EsQueryAddText(&query, name);
+	EsQueryAddInt64(&query, epoch);
+	EsQueryRun("UPDATE @es_subscription_partition SET epoch = $2"
+			   " WHERE subscription = $1", &query);
 }
 
 /*
  * es_create_subscription(name text, from_position bigint, from_time timestamptz,
  *						  event_types text[], category text, partitions integer,
- *						  hold text, max_attempts integer, if_not_exists boolean)
+ *						  hold text, max_attempts integer, if_not_exists boolean,
+ *						  epoch bigint)
  */
 Datum
 es_create_subscription(PG_FUNCTION_ARGS)
@@ -423,6 +453,7 @@ es_create_subscription(PG_FUNCTION_ARGS)
 	bool		if_not_exists = !PG_ARGISNULL(8) && PG_GETARG_BOOL(8);
 	char	   *name;
 	int64		position;
+	int64		epoch;
 
 	EsRequireArgument(fcinfo, 0, "name");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
@@ -434,11 +465,12 @@ es_create_subscription(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must be positive", "max_attempts")));
 	check_may_read_events();
-	PreventCommandIfReadOnly("es_create_subscription()");
+	EsRequireReadWrite("es_create_subscription()");
 	position = place_argument(fcinfo, 1, "from_position", 2, "from_time");
+	epoch = epoch_argument(fcinfo, 9, position);
 	SPI_connect();
 	if (insert_subscription(fcinfo, name))
-		insert_partitions(name, partitions_argument(fcinfo, 5), position);
+		insert_partitions(name, partitions_argument(fcinfo, 5), position, epoch);
 	else
 		ereport(if_not_exists ? NOTICE : ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -458,6 +490,7 @@ es_drop_subscription(PG_FUNCTION_ARGS)
 	EsQuery		query = {0};
 	char	   *name;
 
+	EsRequireReadWrite("es_drop_subscription()");
 	EsRequireArgument(fcinfo, 0, "name");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	if (if_exists && EsSubscriptionFind(name, true) == NULL)
@@ -514,7 +547,7 @@ es_seek(PG_FUNCTION_ARGS)
 				 errmsg("\"%s\" or \"%s\" must be given", "position", "at")));
 	(void) EsSubscriptionOpen(name);
 	check_may_read_events();
-	PreventCommandIfReadOnly("es_seek()");
+	EsRequireReadWrite("es_seek()");
 	position = place_argument(fcinfo, 1, "position", 2, "at");
 	(void) lock_subscription(name, ExclusiveLock, false);
 	(void) EsSubscriptionOpen(name);

@@ -40,6 +40,7 @@ typedef struct EsPartition
 	int			in_flight;		/* events in it */
 	int			attempts;		/* failed deliveries of the next event */
 	int64		attempted_to;	/* and how far they reached */
+	int64		epoch;			/* which the checkpoint is of; 0: nobody said */
 	bool		is_mine;		/* the consumer of this call holds it */
 	bool		is_changed;		/* to be written */
 } EsPartition;

@@ -17,6 +17,14 @@
  * a partition's next event was delivered too often without an
  * acknowledgement, it is delivered alone, so that it is known which one it is;
  * and if that fails as well it is parked.
+ *
+ * EPOCHS.  The checkpoints are in the same files as the log, so the events at or
+ * below them are in any history that has them.  Not so what a consumer was
+ * told above: a standby that lagged knows neither the deliveries nor the
+ * events, and gives those positions to others.  So a consumer names the epoch
+ * in which it is told, and is refused once that was left; its partitions remember
+ * the epoch, so that one who names none is not told of another history in
+ * silence.  Who comes with the new epoch is told again from the fork.
  */
 #include "postgres.h"
 
@@ -31,6 +39,7 @@
 #include "utils/tuplestore.h"
 
 #include "definition.h"
+#include "epoch.h"
 #include "log.h"
 #include "point.h"
 #include "stream.h"
@@ -51,6 +60,7 @@ typedef struct Delivery
 	Tuplestorestate *rows;		/* where they go */
 	TupleDesc	desc;			/* what they look like */
 	Datum		token;			/* of all of them */
+	int64		epoch;			/* in which the caller is told; 0: none given */
 	int			room;			/* for so many more */
 	int			found;			/* events of the log so far */
 	EsDueEvent *due;			/* what was put aside and comes back */
@@ -170,7 +180,7 @@ es_ack(PG_FUNCTION_ARGS)
 
 	EsRequireArgument(fcinfo, 0, "name");
 	EsRequireArgument(fcinfo, 1, "token");
-	PreventCommandIfReadOnly("es_ack()");
+	EsRequireReadWrite("es_ack()");
 	EsSubscriptionCallBegin();
 	EsLeaseOpenByToken(&lease, text_to_cstring(PG_GETARG_TEXT_PP(0)),
 					   text_to_cstring(PG_GETARG_TEXT_PP(1)));
@@ -401,6 +411,45 @@ have_row(EsLease *lease)
 	lease->self->is_changed = true;
 }
 
+/* Let a partition go on in the caller's epoch, from the fork if it has to. */
+static void
+enter_epoch(Delivery *delivery, EsPartition *partition)
+{
+	int64		fork = partition->epoch == 0 ? PG_INT64_MAX :
+		EsEpochFork(delivery->event, delivery->store, partition->epoch);
+
+	if (partition->position > fork)
+	{
+		partition->position = partition->delivered_to = fork;
+		partition->attempts = 0;
+		partition->attempted_to = 0;
+	}
+	partition->epoch = delivery->epoch;
+	partition->is_changed = true;
+}
+
+/* 55000 if one of our partitions is of an epoch that was left. */
+static void
+check_epochs(Delivery *delivery)
+{
+	int64		checked = 0;
+
+	for (int i = 0; i < delivery->subscription->partitions; i++)
+	{
+		EsPartition *partition = &delivery->lease->partitions[i];
+
+		if (!partition->is_mine || partition->epoch == delivery->epoch)
+			continue;
+		if (delivery->epoch != 0)
+			enter_epoch(delivery, partition);
+		else if (partition->epoch != checked && ES_BUG != 116)
+		{
+			EsEpochRequire(delivery->event, delivery->store, partition->epoch);
+			checked = partition->epoch;
+		}
+	}
+}
+
 /* Write the end of the lease, unless it is far and nothing else has changed. */
 static void
 extend_lease(EsConsumer *self, TimestampTz now, int64 usecs, bool has_rows)
@@ -431,6 +480,7 @@ fetch(Delivery *delivery, EsLease *lease, const char *ack, int64 usecs)
 	have_row(lease);
 	give_up_delivery(lease);
 	EsLeaseBalance(lease);
+	check_epochs(delivery);
 	next = *lease->self;
 	next.lease = number;
 	delivery->token = CStringGetTextDatum(EsLeaseToken(&next));
@@ -450,8 +500,8 @@ check_may_write(void)
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 				 errmsg("cannot fetch on a standby"),
 				 errdetail("Leases and checkpoints are written where the events are."),
-				 errhint("Fetch on the primary, or read with es_read_all() here.")));
-	PreventCommandIfReadOnly("es_fetch()");
+				 errhint("Connect to the primary, or read with es_read_all() here.")));
+	EsRequireReadWrite("es_fetch()");
 }
 
 static char *
@@ -494,7 +544,7 @@ lease_argument(FunctionCallInfo fcinfo, int n)
 
 /*
  * es_fetch(name text, consumer text, max_count integer, lease interval,
- *			ack text) → SETOF record
+ *			ack text, epoch bigint) → SETOF record
  */
 Datum
 es_fetch(PG_FUNCTION_ARGS)
@@ -519,6 +569,11 @@ es_fetch(PG_FUNCTION_ARGS)
 	delivery.event = EsEventOpen(&delivery.store, AccessShareLock);
 	EsCheckPrivilege(delivery.event, ACL_SELECT);
 	(void) EsSubscriptionOpen(name);
+	if (PG_NARGS() > 5 && !PG_ARGISNULL(5)) /* version 0.1 had five */
+	{
+		delivery.epoch = PG_GETARG_INT64(5);
+		EsEpochRequire(delivery.event, delivery.store, delivery.epoch);
+	}
 	if (EsSubscriptionTryShare(name))
 	{
 		delivery.subscription = EsSubscriptionOpen(name);

@@ -78,7 +78,7 @@ enum
 enum
 {
 	P_SUBSCRIPTION = 1, P_PARTITION, P_POSITION, P_CONSUMER, P_DELIVERED_TO,
-	P_IN_FLIGHT, P_ATTEMPTS, P_ATTEMPTED_TO, P_END
+	P_IN_FLIGHT, P_ATTEMPTS, P_ATTEMPTED_TO, P_EPOCH, P_END
 };
 
 PG_FUNCTION_INFO_V1(es_renew);
@@ -147,6 +147,7 @@ scan_rows(Oid table, const char *subscription, Snapshot snapshot,
 	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(subscription));
 	scan = systable_beginscan(rel, EsPrimaryKey(rel), true, snapshot, 1, &key);
+	memset(nulls, true, sizeof(nulls)); /* also what version 0.1 had not */
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
@@ -191,6 +192,7 @@ visit_partition(EsLease *lease, HeapTuple tuple, Datum *values, bool *nulls)
 	partition->in_flight = DatumGetInt32(values[P_IN_FLIGHT - 1]);
 	partition->attempts = DatumGetInt32(values[P_ATTEMPTS - 1]);
 	partition->attempted_to = DatumGetInt64(values[P_ATTEMPTED_TO - 1]);
+	partition->epoch = nulls[P_EPOCH - 1] ? 0 : DatumGetInt64(values[P_EPOCH - 1]);
 	partition->is_mine = lease->name != NULL && partition->consumer != NULL &&
 		strcmp(partition->consumer, lease->name) == 0;
 }
@@ -290,6 +292,8 @@ write_partition(Relation rel, CatalogIndexState indexes, const EsLease *lease,
 	values[P_IN_FLIGHT - 1] = Int32GetDatum(partition->in_flight);
 	values[P_ATTEMPTS - 1] = Int32GetDatum(partition->attempts);
 	values[P_ATTEMPTED_TO - 1] = Int64GetDatum(partition->attempted_to);
+	nulls[P_EPOCH - 1] = partition->epoch == 0;
+	values[P_EPOCH - 1] = Int64GetDatum(partition->epoch);
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	CatalogTupleUpdateWithInfo(rel, &partition->tid, tuple, indexes);
 	partition->tid = tuple->t_self;
@@ -670,6 +674,7 @@ es_renew(PG_FUNCTION_ARGS)
 	TimestampTz until;
 	EsLease		lease;
 
+	EsRequireReadWrite("es_renew()");
 	EsLeaseOpenByToken(&lease, text_to_cstring(PG_GETARG_TEXT_PP(0)),
 					   text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	until = GetCurrentTimestamp() + usecs;

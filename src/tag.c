@@ -69,7 +69,6 @@ static HTAB *expected = NULL;
 static LocalTransactionId expected_lxid = InvalidLocalTransactionId;
 
 PG_FUNCTION_INFO_V1(es_event_tag);
-PG_FUNCTION_INFO_V1(es_event_tag_guard);
 
 /* ----- sets of tags ----- */
 
@@ -422,37 +421,4 @@ es_event_tag(PG_FUNCTION_ARGS)
 		EsTagWriterEnd(writer);
 	}
 	PG_RETURN_POINTER(NULL);
-}
-
-/*
- * BEFORE anything on es_event_tag and es_retagged.
- *
- * Rows come in with a dump, by the table's owner, or with a subscription; and
- * a subscription may take away what es_retag took away at its origin.  All
- * else is refused.
- */
-Datum
-es_event_tag_guard(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	TriggerEvent event;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function must be called as a trigger")));
-	event = trigger->tg_event;
-	if (TRIGGER_FIRED_FOR_ROW(event) && IsLogicalWorker())
-		PG_RETURN_POINTER(TRIGGER_FIRED_BY_UPDATE(event) ?
-						  trigger->tg_newtuple : trigger->tg_trigtuple);
-	if (TRIGGER_FIRED_FOR_ROW(event) && TRIGGER_FIRED_BY_INSERT(event) &&
-		EsOwnsRelation(RelationGetRelid(trigger->tg_relation), GetUserId()))
-		PG_RETURN_POINTER(trigger->tg_trigtuple);
-	ereport(ERROR,
-			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-			 errmsg("cannot change table \"%s\"",
-					RelationGetRelationName(trigger->tg_relation)),
-			 errdetail("The store itself keeps it in step with the events."),
-			 errhint("Give events their tags when appending; es_retag() changes them later.")));
-	PG_RETURN_NULL();
 }

@@ -20,10 +20,10 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "attempt.h"
 #include "boundary_state.h"
 #include "catalog.h"
 #include "category.h"
@@ -44,6 +44,7 @@ typedef struct Trial
 	Jsonb	   *given;			/* events to fold; NULL: the stream's */
 	EsDecision	decision;		/* the outcome */
 	ErrorData  *error;			/* or an error other than a rejection */
+	Relation	event;
 } Trial;
 
 /* How many tests this session ran since es_test_done(), and how they went. */
@@ -208,20 +209,23 @@ fold_trial(EsFold *fold, EsAggregate *aggregate, const Trial *trial,
 		EsSnapshotFold(fold);
 }
 
-static void
-decide(Trial *trial, Relation event)
+/* Answers false: nothing of it is to be kept. */
+static bool
+decide(void *arg)
 {
+	Trial	   *trial = arg;
 	EsAggregate *aggregate = EsAggregateOpen(trial->aggregate);
 	EsDecider  *decider = EsDeciderFind(aggregate, trial->command_type);
 	EsFold		fold;
 
-	fold_trial(&fold, aggregate, trial, event);
+	fold_trial(&fold, aggregate, trial, trial->event);
 	EsDeciderDecide(aggregate, decider,
 					trial->given != NULL && aggregate->boundary != NULL ? NULL : trial->stream_id,
 					trial->command, &trial->decision);
 	EsFoldEnd(&fold);
 	EsAggregateClose(aggregate);
 	EsEventTypesAddTags(trial->decision.events, trial->decision.nevents);
+	return false;
 }
 
 /* Errors that say nothing about the command. */
@@ -240,25 +244,8 @@ is_interruption(int sqlstate)
 static void
 run_trial(Trial *trial, Relation event)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		decide(trial, event);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		trial->error = CopyErrorData();
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	trial->event = event;
+	(void) EsAttempt(decide, trial, &trial->error);
 	if (trial->error != NULL && is_interruption(trial->error->sqlerrcode))
 		ReThrowError(trial->error);
 }

@@ -68,6 +68,7 @@ CREATE TABLE es_subscription_partition (
 	in_flight    integer NOT NULL DEFAULT 0,
 	attempts     integer NOT NULL DEFAULT 0,
 	attempted_to bigint  NOT NULL DEFAULT 0,
+	epoch        bigint,
 	CONSTRAINT es_subscription_partition_pkey PRIMARY KEY (subscription, partition),
 	CONSTRAINT es_subscription_partition_subscription_fkey FOREIGN KEY (subscription)
 		REFERENCES es_subscription ON DELETE CASCADE
@@ -79,6 +80,7 @@ COMMENT ON COLUMN es_subscription_partition.delivered_to IS 'the last delivery r
 COMMENT ON COLUMN es_subscription_partition.in_flight IS 'events in the last delivery; 0 once all of it is acknowledged';
 COMMENT ON COLUMN es_subscription_partition.attempts IS 'deliveries of the next event that were not acknowledged';
 COMMENT ON COLUMN es_subscription_partition.attempted_to IS 'and how far they reached';
+COMMENT ON COLUMN es_subscription_partition.epoch IS 'history that the checkpoint belongs to, as the consumer said; null: nobody said';
 
 -- Events that were put aside.  due_at is set where the event is to be delivered
 -- again, once nothing of its stream is before it.
@@ -128,6 +130,8 @@ SELECT pg_catalog.pg_extension_config_dump('es_subscription_parked', '');
 -- NULL: never.
 -- The subscription belongs to the calling role, which needs SELECT on es_event.
 -- With if_not_exists a subscription that is there is left as it is.
+-- epoch is what es_store() answered when the caller was told from_position;
+-- 55000 if history has parted below it since.
 CREATE FUNCTION es_create_subscription(
 	name          text,
 	from_position bigint      DEFAULT NULL,
@@ -137,10 +141,11 @@ CREATE FUNCTION es_create_subscription(
 	partitions    integer     DEFAULT 1,
 	hold          text        DEFAULT 'stream',
 	max_attempts  integer     DEFAULT 10,
-	if_not_exists boolean     DEFAULT false
+	if_not_exists boolean     DEFAULT false,
+	epoch         bigint      DEFAULT NULL
 ) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean) IS
+COMMENT ON FUNCTION es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean, bigint) IS
 	'define a subscription: a durable cursor over the log for consumers outside the database';
 
 -- The next events, at most max_count, behind what is acknowledged, of the
@@ -156,6 +161,12 @@ COMMENT ON FUNCTION es_create_subscription(text, bigint, timestamptz, text[], te
 -- refused from now on.  ack acknowledges a whole delivery first, to
 -- spare a round trip; if it is refused nothing is fetched.
 --
+-- epoch is what es_store() answered when the consumer began, or was refused
+-- last.  55000 once that history was left: since a promotion, restore or copy
+-- positions above the fork name other events.  The partitions remember it, so a
+-- call without it is refused then, too; one with the new epoch is told again
+-- from the fork.
+--
 -- attempt counts the deliveries of an event, from 1.
 -- 55006 while another session's transaction fetches for this consumer.
 -- 25006 on a standby.
@@ -164,7 +175,8 @@ CREATE FUNCTION es_fetch(
 	consumer  text,
 	max_count integer  DEFAULT 100,
 	lease     interval DEFAULT '30 s',
-	ack       text     DEFAULT NULL
+	ack       text     DEFAULT NULL,
+	epoch     bigint   DEFAULT NULL
 ) RETURNS TABLE (
 	token        text,
 	attempt      integer,
@@ -181,7 +193,7 @@ CREATE FUNCTION es_fetch(
 	tags         text[]
 )
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
-COMMENT ON FUNCTION es_fetch(text, text, integer, interval, text) IS
+COMMENT ON FUNCTION es_fetch(text, text, integer, interval, text, bigint) IS
 	'the next events of a subscription for a consumer, with a token to acknowledge them by';
 
 -- Acknowledges the whole delivery, or its events up to a position.  In the
@@ -276,7 +288,8 @@ CREATE VIEW es_stat_subscription AS
 			ELSE extract(epoch FROM clock_timestamp() - next.recorded_at)::float8 END
 			AS oldest_unacked_seconds,
 		p.in_flight + k.in_flight AS in_flight, c.consumers,
-		k.parked, k.skipped, k.parked_by_reason
+		k.parked, k.skipped,
+		CASE WHEN NOT row_security_active('es_event'::regclass) THEN k.parked_by_reason END AS parked_by_reason
 	FROM es_subscription s
 	CROSS JOIN LATERAL (SELECT min(p.position) AS position, sum(p.in_flight) AS in_flight
 		FROM es_subscription_partition p WHERE p.subscription = s.name) AS p

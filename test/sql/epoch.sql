@@ -81,6 +81,37 @@ DELETE FROM es_epoch WHERE epoch > 1;
 INSERT INTO es_event (stream_id, event_type, data) VALUES ('c-1', 'T', '{}');
 SELECT count(*) FROM es_epoch;
 
+-- Subscriptions.  One that is created in the present epoch remembers it; so do
+-- the partitions of a consumer that fetches in it.
+DELETE FROM es_epoch WHERE epoch > 1;
+UPDATE es_epoch SET database = d.oid FROM pg_database d WHERE datname = current_database();
+\c -
+SELECT es_settle() > 0 AS settled;
+SELECT es_create_subscription('bound', from_position => 5, epoch => 1), es_create_subscription('free', from_position => 5), es_create_subscription('late');
+SELECT try('SELECT es_create_subscription(''x'', epoch => 2)');
+SELECT count(*) AS told, min(position) FROM es_fetch('bound', 'c') UNION ALL SELECT count(*), min(position) FROM es_fetch('free', 'c')
+	UNION ALL SELECT count(*), min(position) FROM es_fetch('late', 'c', 5, epoch => 1);
+SELECT es_ack(n, token) FROM unnest(ARRAY['bound', 'free', 'late']) n, LATERAL (SELECT min(token) AS token FROM es_fetch(n, 'c', CASE n WHEN 'late' THEN 5 ELSE 100 END)) f;
+SELECT try('SELECT count(*) FROM es_fetch(''free'', ''c'', epoch => 2)');
+SELECT subscription, position, epoch FROM es_subscription_partition ORDER BY 1;
+
+-- As if the database had been copied: nobody who knows epochs is told of
+-- another history in silence, whatever the checkpoint.
+UPDATE es_settled SET position = 6;
+UPDATE es_epoch SET database = 0;
+\c -
+SELECT n, try(format('SELECT count(*) FROM es_fetch(%L, ''c'', epoch => 1)', n)) FROM unnest(ARRAY['bound', 'late']) n;
+SELECT n, try(format('SELECT count(*) FROM es_fetch(%L, ''c'')', n)) FROM unnest(ARRAY['bound', 'free', 'late']) n;
+SELECT try('SELECT es_create_subscription(''x'', 9, epoch => 1)');
+-- With the epoch of today they are told again, from the fork.
+SELECT es_append('d-1', 'T', '{}');
+SELECT epoch AS present FROM es_store() \gset
+SELECT n, array_agg(position ORDER BY position) FROM unnest(ARRAY['bound', 'late']) n, LATERAL es_fetch(n, 'c', 3, epoch => :present) GROUP BY n ORDER BY n;
+SELECT es_create_subscription('x', 5, epoch => 1);
+SELECT subscription, position, epoch = :present AS is_present FROM es_subscription_partition ORDER BY 1;
+SELECT count(*) > 0 AS told FROM es_fetch('bound', 'c');
+SELECT n, count(es_drop_subscription(n)) FROM unnest(ARRAY['bound', 'free', 'late', 'x']) n GROUP BY n ORDER BY n;
+
 -- Rights: to read is enough, also to be the first to ask.
 DELETE FROM es_epoch;
 CREATE ROLE regress_reader;

@@ -64,10 +64,44 @@ sub is_whole
 	is_deeply($known, events($node, 0, %opt), $name);
 }
 
+# A consumer of a subscription that knows events by their positions, and has each
+# only once.  It fetches in its epoch until there is no more; answers what it
+# has, or undef where it is refused.
+sub consume
+{
+	my ($node, $known, $in_epoch, $ack_last) = @_;
+
+	while (1)
+	{
+		my ($status, $rows, $stderr) = $node->psql('postgres',
+			"\\set VERBOSITY verbose\nSELECT token, position, event_id FROM es_fetch('sub', 'c', 40, epoch => $in_epoch)",
+			on_error_stop => 1);
+		if ($status != 0)
+		{
+			die $stderr unless $stderr =~ /55000: epoch \d+ was left/;
+			my ($from) = $stderr =~ /told above position (\d+)/;
+			delete $known->{$_} for grep { $_ > $from } keys %$known;
+			return undef;
+		}
+		return $known if $rows eq '';
+		my $token;
+		for (split /\n/, $rows)
+		{
+			my ($t, $position, $id) = split /\|/;
+			$token = $t;
+			$known->{$position} //= $id;
+		}
+		return $known if !$ack_last && $rows =~ tr/\n// < 39;
+		$node->safe_psql('postgres', "SELECT es_ack('sub', '$token')");
+	}
+}
+
 # Promotion, again and again: appends that the standby may not get in time,
 # holes, transactions left open.
 my $rounds = $ENV{ES_PROMOTIONS} // 3;
 my $refused = 0;
+my $consumed = {};
+$primary->safe_psql('postgres', "SELECT es_create_subscription('sub', epoch => $epoch)");
 for my $round (1 .. $rounds)
 {
 	my $name = "standby$round";
@@ -86,12 +120,14 @@ for my $round (1 .. $rounds)
 	$open->query_safe(qq(BEGIN; SELECT es_append('open-$round', 'Late', '{}')));
 	$primary->safe_psql('postgres',
 		"SELECT es_append('a-' || n % 7, 'Seen', to_jsonb(n)) FROM generate_series(1, 25) n");
+	consume($primary, $consumed, $epoch, rand() < 0.5) or die 'refused';
 	$primary->wait_for_catchup($standby);
 	$standby->stop('immediate');
 	$open->query_safe('COMMIT');
 	$open->quit;
 	$primary->safe_psql('postgres',
 		"SELECT es_append('a-' || n % 7, 'Lost', to_jsonb(n)) FROM generate_series(1, $lag) n");
+	consume($primary, $consumed, $epoch, rand() < 0.5) or die 'refused';
 	my $told = events($primary, 0);
 
 	# The old primary goes, the standby without its last events takes over.
@@ -111,6 +147,12 @@ for my $round (1 .. $rounds)
 	my $next = $standby->safe_psql('postgres', 'SELECT epoch FROM es_store()');
 	cmp_ok($next, '>', $epoch, "round $round: a new epoch");
 	store_is_sound($standby);
+
+	# The subscription: neither in the old epoch nor in none.
+	sqlstate_is($standby, q(SELECT count(*) FROM es_fetch('sub', 'c')), '55000',
+		"round $round: the subscription remembers its epoch");
+	is(consume($standby, $consumed, $epoch), undef, "round $round: a consumer of before is refused");
+	is_whole($standby, consume($standby, $consumed, $next, 1), "round $round: and has everything in the end");
 
 	# What was told up to the fork is good for ever.
 	is($standby->safe_psql('postgres', "SELECT count(*) > 0 FROM es_read_all($from, NULL, epoch => $epoch)"),

@@ -111,7 +111,19 @@ check_no-machine-paths()
 check_sql-holds-scripts-only()
 {
 	# shellcheck disable=SC2046
-	! printf '%s\n' $(files 'sql/*.sql') | grep -vE '^sql/parts/|^sql/eventstore--[0-9.]+--[0-9.]+\.sql$|^$'
+	! printf '%s\n' $(files 'sql/*.sql') | grep -vE '^sql/parts/|^sql/eventstore--[0-9.]+(--[0-9.]+)?\.sql$|^$'
+}
+
+# What was released stays as it was: databases were made by it.  Everything but
+# the step to the version that is being made is frozen, and nothing is missing.
+check_released-sql-is-frozen()
+{
+	local version
+	version=$(make -s print-EXTVERSION)
+
+	sha256sum --check --quiet --strict test/frozen.sha256
+	diff <(files 'sql/eventstore--*.sql' | grep -v -- "--$version\.sql\$" | sort) \
+		<(awk '{ print $2 }' test/frozen.sha256 | sort)
 }
 
 # The rooms, their SQL, their tests and expected output belong together.
