@@ -68,7 +68,7 @@ REGRESS = catalog stream append read log epoch guard trigger check hijack row_se
 	event_type lifecycle upcast upcast_fold type_routes \
 	aggregate aggregate_rights state snapshot decider command trial \
 	projection projection_rights runner rebuild drop_handler \
-	track track_rights errors comfort hostile \
+	track track_rights errors comfort hostile fuzz \
 	subscription subscription_park subscription_archive \
 	cloudevent decoding decoding_upcast \
 	stat doctor report

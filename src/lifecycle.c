@@ -315,6 +315,7 @@ es_stream_change(PG_FUNCTION_ARGS)
 	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event) &&
 		row_is_tombstoned(trigger->tg_relation, trigger->tg_trigtuple) &&
 		(!update || !row_is_tombstoned(trigger->tg_relation, row) ||
+		 (stream_id == NULL && ES_BUG != 120) ||
 		 !DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID,
 											   PointerGetDatum(stream_id),
 											   PointerGetDatum(row_stream(trigger->tg_relation,
