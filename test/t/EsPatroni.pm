@@ -180,8 +180,13 @@ sub try
 {
 	my ($self, $sql, @nodes) = @_;
 	my ($out, $err) = ('', '');
+	my $file = "$self->{dir}/$$.sql";
+
+	# By a file: psql does not read what it is given where it cannot connect.
+	unlink $file;
+	append_to_file($file, $sql);
 	my $ok = IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=verbose',
-			'-d', $self->connstr(@nodes), '-f', '-' ], '<', \$sql, '>', \$out, '2>', \$err);
+			'-d', $self->connstr(@nodes), '-f', $file ], '<', \undef, '>', \$out, '2>', \$err);
 
 	chomp $out;
 	return ($ok ? 0 : $? >> 8 || 1, $out, $err);
