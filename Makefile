@@ -6,6 +6,9 @@
 #	make mutants		check that the tests find each of the seeded bugs
 #	make matrix			build and test on PostgreSQL 15, 17 and 18
 #	make sanitize		the tests with assertions, valgrind and sanitizers
+#	make reliability	the long forms of the tests that do damage, as a table
+#						SCENARIOS="crash soak" chooses some (test/reliability.txt)
+#	make soak			faults at random for ES_SOAK_MINUTES (30)
 #	make bench			how fast, beside plain SQL and other stores
 #	make bare-check		quickstart and test in an empty Debian
 #
@@ -23,7 +26,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog point attempt \
+ROOMS = eventstore catalog point attempt row_security \
 	segment archive_key archive archive_list scan \
 	stream tag lifecycle log epoch \
 	stat stat_progress stat_sample stat_store \
@@ -41,7 +44,7 @@ ROOMS = eventstore catalog point attempt \
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog definition event_type upcast \
+PARTS = install catalog definition event_type upcast \
 	stream lifecycle append read log epoch \
 	aggregate snapshot state decider command trial \
 	guard tag boundary boundary_state check archive \
@@ -59,7 +62,7 @@ DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 # same change into that step, and test/t/upgrade.pl compares the two.
 DATA = $(filter-out $(DATA_built),$(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*.sql)))
 
-REGRESS = catalog stream append read log epoch guard trigger check hijack \
+REGRESS = catalog stream append read log epoch guard trigger check hijack row_security privilege install \
 	tag boundary match boundary_command boundary_rights \
 	archive archive_file \
 	event_type lifecycle upcast upcast_fold type_routes \
@@ -128,7 +131,7 @@ endif
 export PG_CONFIG
 tools = $(top)/test/tools
 
-.PHONY: all deps quickstart test mutants matrix sanitize bare-check bench
+.PHONY: all deps quickstart test mutants matrix sanitize reliability soak bare-check bench
 
 deps:
 	@$(tools)/install-deps.sh test
@@ -152,6 +155,13 @@ matrix:
 sanitize:
 	@$(tools)/install-deps.sh sanitize
 	@$(tools)/sanitize.sh $(CHECKS)
+
+reliability:
+	@$(tools)/install-deps.sh test
+	@$(tools)/sandbox.sh test/tools/reliability.sh
+
+soak:
+	@SCENARIOS=soak $(MAKE) --no-print-directory reliability
 
 bare-check:
 	@$(tools)/bare-check.sh

@@ -11,7 +11,192 @@
 -- 0.1 could no longer be created.
 \echo Use "ALTER EXTENSION eventstore UPDATE TO '0.2'" to load this file. \quit
 
--- What cannot be written on a standby says so, with a hint.
+-- install
+-- The script resolves names in the schema that the extension goes into.  What is
+-- there already could catch them with arguments that fit better than the
+-- server's own; and whoever owns the schema can drop it, and the events with it.
+-- All names here are qualified, for that reason.
+DO $$
+DECLARE
+	target record;
+	other record;
+BEGIN
+	SELECT n.oid, n.nspname, pg_catalog.pg_get_userbyid(n.nspowner) AS owner,
+			r.rolsuper OR n.nspowner OPERATOR(pg_catalog.=) 'pg_database_owner'::pg_catalog.regrole
+				OR r.rolname OPERATOR(pg_catalog.=) CURRENT_USER AS is_safe
+		INTO target
+		FROM pg_catalog.pg_namespace n
+		JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+		WHERE n.nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema();
+	IF NOT target.is_safe THEN
+		RAISE 'schema "%" belongs to role "%"', target.nspname, target.owner USING
+			ERRCODE = 'insufficient_privilege',
+			DETAIL = 'Who owns the schema can drop it, and what is in it.',
+			HINT = 'Install eventstore in a schema of its own, or change the owner with ALTER SCHEMA.';
+	END IF;
+	SELECT o.name, r.rolname AS owner
+		INTO other
+		FROM (SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text AS name, p.proowner AS owner
+				FROM pg_catalog.pg_proc p
+				WHERE p.pronamespace OPERATOR(pg_catalog.=) target.oid
+				AND (pg_catalog.starts_with(p.proname::pg_catalog.text, 'es_'::pg_catalog.text)
+					OR EXISTS (SELECT FROM pg_catalog.pg_proc c
+						WHERE c.proname OPERATOR(pg_catalog.=) p.proname
+						AND c.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace))
+			UNION ALL
+			SELECT o.oid::pg_catalog.regoperator::pg_catalog.text, o.oprowner
+				FROM pg_catalog.pg_operator o
+				WHERE o.oprnamespace OPERATOR(pg_catalog.=) target.oid) AS o
+		JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) o.owner
+		WHERE NOT r.rolsuper AND r.rolname OPERATOR(pg_catalog.<>) CURRENT_USER
+		ORDER BY 1 USING OPERATOR(pg_catalog.<)
+		LIMIT 1;
+	IF FOUND THEN
+		RAISE '% of role "%" is in schema "%"', other.name, other.owner, target.nspname USING
+			ERRCODE = 'insufficient_privilege',
+			DETAIL = 'It could be called in place of one of the server''s or the extension''s.',
+			HINT = 'Drop it, or install eventstore in another schema.';
+	END IF;
+END
+$$;
+
+-- subscription: the epoch of a checkpoint
+ALTER TABLE es_subscription_partition ADD COLUMN epoch bigint;
+COMMENT ON COLUMN es_subscription_partition.epoch IS 'history that the checkpoint belongs to, as the consumer said; null: nobody said';
+CREATE FUNCTION es_create_subscription(
+	name          text,
+	from_position bigint      DEFAULT NULL,
+	from_time     timestamptz DEFAULT NULL,
+	event_types   text[]      DEFAULT NULL,
+	category      text        DEFAULT NULL,
+	partitions    integer     DEFAULT 1,
+	hold          text        DEFAULT 'stream',
+	max_attempts  integer     DEFAULT 10,
+	if_not_exists boolean     DEFAULT false,
+	epoch         bigint      DEFAULT NULL
+) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean, bigint) IS
+	'define a subscription: a durable cursor over the log for consumers outside the database';
+CREATE FUNCTION es_fetch(
+	name      text,
+	consumer  text,
+	max_count integer  DEFAULT 100,
+	lease     interval DEFAULT '30 s',
+	ack       text     DEFAULT NULL,
+	epoch     bigint   DEFAULT NULL
+) RETURNS TABLE (
+	token        text,
+	attempt      integer,
+	partition    integer,
+	"position"   bigint,
+	version      bigint,
+	recorded_at  timestamptz,
+	event_id     uuid,
+	type_version integer,
+	stream_id    text,
+	event_type   text,
+	data         jsonb,
+	metadata     jsonb,
+	tags         text[]
+)
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
+COMMENT ON FUNCTION es_fetch(text, text, integer, interval, text, bigint) IS
+	'the next events of a subscription for a consumer, with a token to acknowledge them by';
+REVOKE ALL ON FUNCTION
+	es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean, bigint),
+	es_fetch(text, text, integer, interval, text, bigint) FROM PUBLIC;
+-- Who could call the function of 0.1 can call this one.
+DO $$
+DECLARE
+	g record;
+BEGIN
+	FOR g IN
+		SELECT v.new::pg_catalog.regprocedure AS signature, a.grantee, a.is_grantable
+			FROM (VALUES
+				('es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean)',
+				 'es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean, bigint)'),
+				('es_fetch(text, text, integer, interval, text)', 'es_fetch(text, text, integer, interval, text, bigint)')
+			) AS v(old, new)
+			JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) v.old::pg_catalog.regprocedure
+			CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a
+			WHERE a.grantee OPERATOR(pg_catalog.<>) p.proowner
+	LOOP
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', g.signature,
+			CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::pg_catalog.regrole::pg_catalog.text END,
+			CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
+	END LOOP;
+END
+$$;
+DROP FUNCTION es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean);
+DROP FUNCTION es_fetch(text, text, integer, interval, text);
+
+-- row security: what views show to one who is subject to policies on es_event
+CREATE OR REPLACE VIEW es_outbox WITH (security_invoker = true) AS
+	SELECT e.event_id AS id,
+		es_category(e.stream_id) AS aggregatetype,
+		e.stream_id AS aggregateid,
+		e.event_type AS type,
+		e.data AS payload,
+		e.recorded_at AS "timestamp",
+		e.metadata OPERATOR(pg_catalog.->>) 'traceparent' AS traceparent,
+		e.position
+	FROM es_event e;
+CREATE OR REPLACE VIEW es_stat_projection AS
+	SELECT p.name, p.mode, p.status, p.on_error, pg_get_userbyid(p.owner) AS owner,
+		p.position,
+		CASE WHEN live.inline THEN 0
+			ELSE greatest(coalesce(last.position, 0) - p.position, 0) END AS lag_events,
+		CASE WHEN live.inline OR next.recorded_at IS NULL THEN 0
+			ELSE extract(epoch FROM clock_timestamp() - next.recorded_at)::float8 END AS lag_seconds,
+		p.events, p.events_per_second, p.run_at,
+		(SELECT count(*) FROM es_parked k WHERE k.projection = p.name) AS parked,
+		p.error_position, p.error_handler,
+		CASE WHEN NOT row_security_active('es_event'::regclass) THEN p.last_error END AS last_error
+	FROM es_projection p
+	CROSS JOIN LATERAL (SELECT p.mode = 'inline' AND p.status = 'live') AS live(inline)
+	LEFT JOIN LATERAL (SELECT greatest(
+			(SELECT e.position FROM es_event e ORDER BY e.position DESC LIMIT 1),
+			(SELECT max(s.last_position) FROM es_archive_segment s)) AS position) AS last ON true
+	LEFT JOIN LATERAL (SELECT coalesce(
+			(SELECT s.first_recorded_at FROM es_archive_segment s
+				WHERE s.last_position > p.position ORDER BY s.segment LIMIT 1),
+			(SELECT e.recorded_at FROM es_event e
+				WHERE e.position > p.position ORDER BY e.position LIMIT 1)) AS recorded_at) AS next ON true;
+CREATE OR REPLACE VIEW es_stat_subscription AS
+	SELECT s.name, pg_get_userbyid(s.owner) AS owner, s.partitions, s.hold, p.position,
+		greatest(coalesce(last.position, 0) - p.position, 0) AS lag_events,
+		CASE WHEN next.recorded_at IS NULL THEN 0
+			ELSE extract(epoch FROM clock_timestamp() - next.recorded_at)::float8 END
+			AS oldest_unacked_seconds,
+		p.in_flight + k.in_flight AS in_flight, c.consumers,
+		k.parked, k.skipped,
+		CASE WHEN NOT row_security_active('es_event'::regclass) THEN k.parked_by_reason END AS parked_by_reason
+	FROM es_subscription s
+	CROSS JOIN LATERAL (SELECT min(p.position) AS position, sum(p.in_flight) AS in_flight
+		FROM es_subscription_partition p WHERE p.subscription = s.name) AS p
+	CROSS JOIN LATERAL (SELECT count(*) AS consumers FROM es_subscription_consumer c
+		WHERE c.subscription = s.name AND c.lease_until > clock_timestamp()) AS c
+	CROSS JOIN LATERAL (SELECT coalesce(sum(r.n) FILTER (WHERE r.state <> 'skipped'), 0)::bigint AS parked,
+			coalesce(sum(r.n) FILTER (WHERE r.state = 'skipped'), 0)::bigint AS skipped,
+			coalesce(sum(r.in_flight), 0)::bigint AS in_flight,
+			coalesce(jsonb_object_agg(coalesce(r.reason, ''), r.n)
+				FILTER (WHERE r.state = 'parked'), '{}') AS parked_by_reason
+		FROM (SELECT k.state, k.reason, count(*) AS n,
+				count(*) FILTER (WHERE k.delivered) AS in_flight
+			FROM es_subscription_parked k WHERE k.subscription = s.name
+			GROUP BY k.state, k.reason) AS r) AS k
+	LEFT JOIN LATERAL (SELECT greatest(
+			(SELECT e.position FROM es_event e ORDER BY e.position DESC LIMIT 1),
+			(SELECT max(a.last_position) FROM es_archive_segment a)) AS position) AS last ON true
+	LEFT JOIN LATERAL (SELECT coalesce(
+			(SELECT a.first_recorded_at FROM es_archive_segment a
+				WHERE a.last_position > p.position ORDER BY a.segment LIMIT 1),
+			(SELECT e.recorded_at FROM es_event e
+				WHERE e.position > p.position ORDER BY e.position LIMIT 1)) AS recorded_at) AS next ON true;
+
+-- guard: readers no longer get tables whose rows tell of events.  Grants that
+-- were made stay.
 CREATE OR REPLACE FUNCTION es_grant(role regrole, level text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
@@ -48,8 +233,8 @@ BEGIN
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
 			('reader', 'SELECT', 'es_epoch'),
-			('reader', 'SELECT', 'es_event_tag'),
-			('reader', 'SELECT', 'es_retagged'),
+			('admin', 'SELECT', 'es_event_tag'),
+			('admin', 'SELECT', 'es_retagged'),
 			('reader', 'SELECT', 'es_stat_projection'),
 			('reader', 'SELECT', 'es_progress'),
 			('reader', 'SELECT', 'es_stat_store'),
@@ -68,9 +253,9 @@ BEGIN
 			('reader', 'SELECT', 'es_aggregate'),
 			('reader', 'SELECT', 'es_evolver'),
 			('reader', 'SELECT', 'es_decider'),
-			('reader', 'SELECT', 'es_command'),
-			('reader', 'SELECT', 'es_snapshot'),
-			('reader', 'SELECT', 'es_snapshot_cursor'),
+			('admin', 'SELECT', 'es_command'),
+			('admin', 'SELECT', 'es_snapshot'),
+			('admin', 'SELECT', 'es_snapshot_cursor'),
 			('admin', 'DELETE', 'es_snapshot'),
 			('admin', 'INSERT, UPDATE', 'es_snapshot_cursor'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_aggregate'),
@@ -81,7 +266,7 @@ BEGIN
 			('reader', 'SELECT', 'es_upcaster'),
 			('reader', 'SELECT', 'es_outbox'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_upcaster'),
-			('reader', 'SELECT', 'es_stream'),
+			('admin', 'SELECT', 'es_stream'),
 			('admin', 'INSERT, UPDATE', 'es_stream'),
 			('reader', 'SELECT', 'es_event_all'),
 			('reader', 'SELECT', 'es_stat_archive'),
@@ -192,6 +377,8 @@ BEGIN
 	END LOOP;
 END
 $$;
+
+-- What cannot be written on a standby says so, with a hint.
 CREATE OR REPLACE FUNCTION es_create_publication(name text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp

@@ -262,6 +262,29 @@ EsEventTagOpen(const EsStore **known, LOCKMODE mode)
 	return event_tag;
 }
 
+/* Is the current user subject to policies on es_event? */
+bool
+EsRowSecurityApplies(Relation event)
+{
+	return event->rd_rel->relrowsecurity &&
+		check_enable_rls(RelationGetRelid(event), InvalidOid, true) == RLS_ENABLED;
+}
+
+/* 0A000 where only the executor could filter. */
+void
+EsRowSecurityRefuse(Relation event)
+{
+	if (!EsRowSecurityApplies(event))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("row-level security on \"%s\" applies to role \"%s\"",
+					RelationGetRelationName(event),
+					GetUserNameFromId(GetUserId(), false)),
+			 errhint("Use INSERT INTO or SELECT FROM \"%s\", which honour its policies.",
+					 RelationGetRelationName(event))));
+}
+
 /*
  * Direct access passes by the executor's checks, so they are made here:
  * 42501 without the privilege, 0A000 where row security would have to filter
@@ -275,15 +298,7 @@ EsCheckPrivilege(Relation event, AclMode mode)
 
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_TABLE, RelationGetRelationName(event));
-	if (event->rd_rel->relrowsecurity &&
-		check_enable_rls(relid, InvalidOid, false) == RLS_ENABLED)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("row-level security on \"%s\" applies to role \"%s\"",
-						RelationGetRelationName(event),
-						GetUserNameFromId(GetUserId(), false)),
-				 errhint("Use INSERT INTO or SELECT FROM \"%s\", which honour its policies.",
-						 RelationGetRelationName(event))));
+	EsRowSecurityRefuse(event);
 }
 
 /* es_event, opened, by one who has the privilege. */

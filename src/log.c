@@ -159,7 +159,7 @@ lock_announcement(int64 bound)
 	{
 		if (ES_BUG != 3)
 			CurrentResourceOwner = TopTransactionResourceOwner;
-		(void) LockAcquire(&tag, ShareLock, false, false);
+		(void) LockAcquire(&tag, ShareLock, ES_BUG == 110, false);
 	}
 	PG_FINALLY();
 	{
@@ -563,7 +563,8 @@ EsSettledPosition(Relation event, const EsStore *store)
 	if (IsolationUsesXactSnapshot())
 		return EsSettledForSnapshot(event, store, GetActiveSnapshot());
 	position = EsSettledNow(store, &lsn);
-	XLogFlush(lsn);
+	if (ES_BUG != 113)
+		XLogFlush(lsn);
 	return position;
 }
 

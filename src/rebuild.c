@@ -35,6 +35,7 @@
 #include "log.h"
 #include "query.h"
 #include "rebuild.h"
+#include "row_security.h"
 #include "runner.h"
 #include "shadow.h"
 
@@ -417,6 +418,7 @@ es_rebuild_projection(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", "name")));
+	EsRowSecurityRefuseCaller();	/* who is shown what fails */
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	rebuild.context = AllocSetContextCreate(CurrentMemoryContext, "eventstore rebuild",
 											ALLOCSET_DEFAULT_SIZES);

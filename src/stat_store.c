@@ -31,6 +31,7 @@
 #include "archive.h"
 #include "compat.h"
 #include "log.h"
+#include "point.h"
 #include "scan.h"
 #include "stat.h"
 #include "stream.h"
@@ -248,6 +249,8 @@ es_stream_sizes(PG_FUNCTION_ARGS)
 	Relation	index = index_open(store->stream_key, AccessShareLock);
 	StreamWalk	walk = {0};
 
+	if (ES_BUG != 117)
+		EsRowSecurityRefuse(event); /* no privilege: who watches the server may see */
 	InitMaterializedSRF(fcinfo, 0);
 	walk.scan = EsIndexBeginScan(event, index, GetActiveSnapshot(), 1);
 	walk.probe = EsIndexBeginScan(event, index, GetActiveSnapshot(), 2);

@@ -442,7 +442,7 @@ check_epochs(Delivery *delivery)
 			continue;
 		if (delivery->epoch != 0)
 			enter_epoch(delivery, partition);
-		else if (partition->epoch != checked)
+		else if (partition->epoch != checked && ES_BUG != 116)
 		{
 			EsEpochRequire(delivery->event, delivery->store, partition->epoch);
 			checked = partition->epoch;

@@ -53,7 +53,7 @@ COMMENT ON FUNCTION es_create_publication(text) IS
 -- kin name them.  It is the log itself: nothing is written twice.  It shows what
 -- is committed, so whoever polls it by position must stop at the position in
 -- es_settled, read in the same statement.
-CREATE VIEW es_outbox AS
+CREATE VIEW es_outbox WITH (security_invoker = true) AS
 	SELECT e.event_id AS id,
 		es_category(e.stream_id) AS aggregatetype,
 		e.stream_id AS aggregateid,
