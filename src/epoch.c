@@ -21,7 +21,8 @@
  * restored dump the cluster or the database.  Two servers started from one
  * copy of the files without recovery cannot be told apart by anything.
  *
- * WHEN IT IS NOTICED.  Before the first position is drawn: an append looks
+ * WHEN IT IS NOTICED.  Before the first position is drawn, and before the settled
+ * position is written down (the fork goes by what was written before): each looks
  * once a session, at what is committed by then, and the first to find that
  * history has changed writes the row in its own transaction.  Others that
  * append meanwhile wait for it, so no event of the new history comes before
@@ -45,10 +46,13 @@
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "common/pg_prng.h"
+#include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -91,6 +95,7 @@ typedef struct Epochs
 static Oid	confirmed = InvalidOid;
 
 PG_FUNCTION_INFO_V1(es_store);
+PG_FUNCTION_INFO_V1(es_settle);
 
 static bool
 see_epoch(Relation rel, HeapTuple tuple, void *arg)
@@ -292,6 +297,52 @@ EsEpochPresent(Relation event, const EsStore *store)
 	if (has_parted(store, &epochs))
 		epochs = begin_epoch(event, store);
 	return epochs.current;
+}
+
+/*
+ * es_settle() → bigint: write the settled position down, and answer it.
+ *
+ * Right at every isolation level: all events at or below it are committed,
+ * or this transaction's own, before the row is.
+ *
+ * On a new history its epoch comes first.  A standby's sequence is ahead of its
+ * events, so what is settled once it is promoted lies beyond the fork.
+ */
+Datum
+es_settle(PG_FUNCTION_ARGS)
+{
+	const EsStore *store;
+	Relation	event;
+	char	   *schema;
+	Oid			types[1] = {INT8OID};
+	Datum		values[1];
+	XLogRecPtr	lsn;
+	char	   *query;
+
+	EsRequireReadWrite("es_settle()");
+	store = EsStoreGet();
+	schema = get_namespace_name(store->schema);
+	if (EsFollowsOrigin(store))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot settle a store that is replicated from another"),
+				 errhint("Call es_settle() where the events are appended.")));
+	event = EsEventOpen(&store, AccessShareLock);
+	if (ES_BUG != 131)
+		EsEpochConfirm(event, store);
+	table_close(event, AccessShareLock);
+	values[0] = Int64GetDatum(EsSettledNow(store, &lsn));
+	XLogFlush(lsn);				/* others take it from the row without asking */
+	query = psprintf("INSERT INTO %s.es_settled AS s (position) VALUES ($1) "
+					 "ON CONFLICT (singleton) DO UPDATE "
+					 "SET position = EXCLUDED.position, written_at = EXCLUDED.written_at "
+					 "WHERE s.position OPERATOR(pg_catalog.<) EXCLUDED.position",
+					 quote_identifier(schema));
+	SPI_connect();
+	if (SPI_execute_with_args(query, 1, types, values, NULL, false, 0) < 0)
+		elog(ERROR, "could not write down the settled position");
+	SPI_finish();
+	PG_RETURN_DATUM(values[0]);
 }
 
 /*

@@ -6,11 +6,13 @@
 
 #include "postgres.h"
 
+#include "fmgr.h"
 #include "utils/rel.h"
 
 #include "catalog.h"
 #include "compat.h"
 
+extern Datum es_settle(PG_FUNCTION_ARGS);
 extern void EsEpochConfirm(Relation event, const EsStore *store);
 extern int64 EsEpochFork(Relation event, const EsStore *store, int64 epoch);
 extern void EsEpochCheck(Relation event, const EsStore *store, int64 epoch,

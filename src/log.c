@@ -116,7 +116,6 @@ static LocalTransactionId announced_lxid = InvalidLocalTransactionId;
 static int64 announced_bound = 0;
 
 PG_FUNCTION_INFO_V1(es_settled_position);
-PG_FUNCTION_INFO_V1(es_settle);
 PG_FUNCTION_INFO_V1(es_position_at);
 
 /*
@@ -414,7 +413,7 @@ hole_is_settled(EsLogReader *reader, int64 first, int64 last)
 			reader->settled = EsSettledRead(reader->snapshot);
 	}
 	if (reader->follows)
-		return last <= reader->settled;
+		return ES_BUG == 130 || last <= reader->settled;
 	if (ES_BUG == 12 && !hole_is_empty(reader, first, last))
 		return false;
 	EsPoint("reader-at-hole");
@@ -583,42 +582,6 @@ es_settled_position(PG_FUNCTION_ARGS)
 	position = EsSettledPosition(event, store);
 	table_close(event, AccessShareLock);
 	PG_RETURN_INT64(position);
-}
-
-/*
- * es_settle() → bigint: write the settled position down, and answer it.
- *
- * Right at every isolation level: all events at or below it are committed,
- * or this transaction's own, before the row is.
- */
-Datum
-es_settle(PG_FUNCTION_ARGS)
-{
-	const EsStore *store = EsStoreGet();
-	char	   *schema = get_namespace_name(store->schema);
-	Oid			types[1] = {INT8OID};
-	Datum		values[1];
-	XLogRecPtr	lsn;
-	char	   *query;
-
-	EsRequireReadWrite("es_settle()");
-	if (EsFollowsOrigin(store))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot settle a store that is replicated from another"),
-				 errhint("Call es_settle() where the events are appended.")));
-	values[0] = Int64GetDatum(EsSettledNow(store, &lsn));
-	XLogFlush(lsn);				/* others take it from the row without asking */
-	query = psprintf("INSERT INTO %s.es_settled AS s (position) VALUES ($1) "
-					 "ON CONFLICT (singleton) DO UPDATE "
-					 "SET position = EXCLUDED.position, written_at = EXCLUDED.written_at "
-					 "WHERE s.position OPERATOR(pg_catalog.<) EXCLUDED.position",
-					 quote_identifier(schema));
-	SPI_connect();
-	if (SPI_execute_with_args(query, 1, types, values, NULL, false, 0) < 0)
-		elog(ERROR, "could not write down the settled position");
-	SPI_finish();
-	PG_RETURN_DATUM(values[0]);
 }
 
 /*

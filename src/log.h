@@ -37,7 +37,6 @@ extern int64 EsPositionBy(Relation event, const EsStore *store,
 						  Snapshot snapshot, TimestampTz at);
 extern void EsPassPosition(const EsStore *store, int64 position);
 
-extern Datum es_settle(PG_FUNCTION_ARGS);
 extern Datum es_position_at(PG_FUNCTION_ARGS);
 
 extern Snapshot EsLogSnapshot(void);

@@ -39,6 +39,7 @@
 #include "utils/timestamp.h"
 
 #include "batch.h"
+#include "epoch.h"
 #include "log.h"
 #include "point.h"
 #include "query.h"

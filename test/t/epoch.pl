@@ -138,6 +138,9 @@ for my $round (1 .. $rounds)
 	is($read_only, $epoch, "round $round: a transaction that may not write knows the epoch before");
 	my ($early) = go_on($standby, $told);
 	ok($early, "round $round: refused before the first append");
+
+	# A worker settles before anybody appends.
+	$standby->safe_psql('postgres', 'SELECT es_settle()') if $round % 2;
 	$standby->safe_psql('postgres',
 		"SELECT es_append('b-1', 'Other', to_jsonb(n)) FROM generate_series(1, 60) n");
 	my ($was_refused, $known, $from, $last) = go_on($standby, $told);

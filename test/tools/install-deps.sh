@@ -111,6 +111,8 @@ optional()
 	have prometheus-postgres-exporter || echo prometheus-postgres-exporter
 	have prometheus-sql-exporter || echo prometheus-sql-exporter
 	have promtool || echo prometheus
+	have etcd || echo etcd-server
+	have patroni || echo patroni
 }
 
 case $level in
@@ -189,11 +191,14 @@ place()
 # Packages that bring a server of their own start it, and with the machine, too.
 install_stopped()
 {
+	local unit=$1
+
+	[[ $1 != etcd-server ]] || unit=etcd
 	place "$no_start" $'#!/bin/sh\nexit 101'
 	[[ -x $no_start ]] || "${as_root[@]}" chmod +x "$no_start"
 	install "$1" || return
-	[[ $1 != *-server && $1 != prometheus* ]] || ! have systemctl ||
-		"${as_root[@]}" systemctl -q disable "$1.service" >/dev/null 2>&1 || true
+	[[ $1 != *-server && $1 != prometheus* && $1 != patroni ]] || ! have systemctl ||
+		"${as_root[@]}" systemctl -q disable "$unit.service" >/dev/null 2>&1 || true
 }
 
 echo "installing with apt: updating the package lists"
