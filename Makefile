@@ -6,6 +6,9 @@
 #	make mutants		check that the tests find each of the seeded bugs
 #	make matrix			build and test on PostgreSQL 15, 17 and 18
 #	make sanitize		the tests with assertions, valgrind and sanitizers
+#	make reliability	the long forms of the tests that do damage, as a table
+#						SCENARIOS="crash soak" chooses some (test/reliability.txt)
+#	make soak			faults at random for ES_SOAK_MINUTES (30)
 #	make bench			how fast, beside plain SQL and other stores
 #	make bare-check		quickstart and test in an empty Debian
 #
@@ -128,7 +131,7 @@ endif
 export PG_CONFIG
 tools = $(top)/test/tools
 
-.PHONY: all deps quickstart test mutants matrix sanitize bare-check bench
+.PHONY: all deps quickstart test mutants matrix sanitize reliability soak bare-check bench
 
 deps:
 	@$(tools)/install-deps.sh test
@@ -152,6 +155,13 @@ matrix:
 sanitize:
 	@$(tools)/install-deps.sh sanitize
 	@$(tools)/sanitize.sh $(CHECKS)
+
+reliability:
+	@$(tools)/install-deps.sh test
+	@$(tools)/sandbox.sh test/tools/reliability.sh
+
+soak:
+	@SCENARIOS=soak $(MAKE) --no-print-directory reliability
 
 bare-check:
 	@$(tools)/bare-check.sh
