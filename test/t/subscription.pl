@@ -104,7 +104,7 @@ $standby->start;
 $node->wait_for_catchup($standby);
 my ($ret, $out, $err) = $standby->psql('postgres', q(\set VERBOSITY verbose
 	SELECT * FROM es_fetch('s', 'c')));
-like($err, qr/ERROR:  25006: cannot fetch on a standby.*HINT:  Fetch on the primary/s, 'no fetch on a standby');
+like($err, qr/ERROR:  25006: cannot fetch on a standby.*HINT:  Connect to the primary/s, 'no fetch on a standby');
 sqlstate_is($standby, q(SELECT es_ack('s', '0123456789abcdef.c')), '25006', 'no acknowledgement');
 is($standby->safe_psql('postgres', q(SELECT count(*) FROM es_stat_subscription)), '2', 'a look');
 is($standby->safe_psql('postgres', q(SELECT es_wait_for_events('other', '0 s'))), 'f', 'nothing to fetch');
