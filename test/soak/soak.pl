@@ -73,11 +73,12 @@ sub sql
 	return ask_server($node, $_[0], $_[1] // 'store');
 }
 
-# May fail: whoever runs it may be hit by the next fault.
+# May fail: whoever runs it may be hit by a fault.  Nor must it wait for ever
+# for a prepared transaction, since it is for us to decide that.
 sub try_sql
 {
 	my ($query, %params) = @_;
-	my ($ret, $out) = eval { $node->psql('store', $query, on_error_stop => 1, %params) };
+	my ($ret, $out) = eval { $node->psql('store', "SET statement_timeout = '10s';\n$query", on_error_stop => 1, %params) };
 
 	return defined $ret && $ret == 0 ? $out : undef;
 }
@@ -348,7 +349,7 @@ my %faults = (
 		my $name = rand() < 0.5 ? 'total' : 'summed';
 		try_sql("SELECT es_pause_projection('$name')");
 		usleep(rand 300_000);
-		sql("SELECT es_resume_projection('$name')");
+		decide_prepared(1) until defined try_sql("SELECT es_resume_projection('$name')");
 	},
 	'database came and went' => sub {
 		eval { $node->psql('postgres', $_) } foreach 'DROP DATABASE IF EXISTS other', 'CREATE DATABASE other';
