@@ -38,6 +38,9 @@ my $seed = $ENV{ES_SEED} || time;
 srand($seed);
 note("ES_SEED=$seed");
 
+# Actors may live long.
+$PostgreSQL::Test::Utils::timeout_default = 60 * $minutes + 900;
+
 my $has_disks = defined small_disk('data');
 my $node = new_store('main', <<'CONF', $has_disks ? (extra => [ '--wal-segsize=1', '--waldir=' . small_disk('wal') . '/pg_wal' ]) : ());
 restart_after_crash = on
@@ -231,6 +234,7 @@ sub keep_actors
 		{
 			listen_to($name);
 			next if eval { $actor->{run}->pump_nb; 1 } && $actor->{run}->pumpable;
+			eval { $actor->{run}->kill_kill(grace => 2) };
 			eval { psql_finish($actor) };
 			listen_to($name);
 			unlink glob "$actor->{file}.*";
