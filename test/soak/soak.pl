@@ -38,6 +38,9 @@ my $seed = $ENV{ES_SEED} || time;
 srand($seed);
 note("ES_SEED=$seed");
 
+# Actors may live long.
+$PostgreSQL::Test::Utils::timeout_default = 60 * $minutes + 900;
+
 my $has_disks = defined small_disk('data');
 my $node = new_store('main', <<'CONF', $has_disks ? (extra => [ '--wal-segsize=1', '--waldir=' . small_disk('wal') . '/pg_wal' ]) : ());
 restart_after_crash = on
@@ -73,11 +76,12 @@ sub sql
 	return ask_server($node, $_[0], $_[1] // 'store');
 }
 
-# May fail: whoever runs it may be hit by the next fault.
+# May fail: whoever runs it may be hit by a fault.  Nor must it wait for ever
+# for a prepared transaction, since it is for us to decide that.
 sub try_sql
 {
 	my ($query, %params) = @_;
-	my ($ret, $out) = eval { $node->psql('store', $query, on_error_stop => 1, %params) };
+	my ($ret, $out) = eval { $node->psql('store', "SET statement_timeout = '10s';\n$query", on_error_stop => 1, %params) };
 
 	return defined $ret && $ret == 0 ? $out : undef;
 }
@@ -230,6 +234,7 @@ sub keep_actors
 		{
 			listen_to($name);
 			next if eval { $actor->{run}->pump_nb; 1 } && $actor->{run}->pumpable;
+			eval { $actor->{run}->kill_kill(grace => 2) };
 			eval { psql_finish($actor) };
 			listen_to($name);
 			unlink glob "$actor->{file}.*";
@@ -348,7 +353,7 @@ my %faults = (
 		my $name = rand() < 0.5 ? 'total' : 'summed';
 		try_sql("SELECT es_pause_projection('$name')");
 		usleep(rand 300_000);
-		sql("SELECT es_resume_projection('$name')");
+		decide_prepared(1) until defined try_sql("SELECT es_resume_projection('$name')");
 	},
 	'database came and went' => sub {
 		eval { $node->psql('postgres', $_) } foreach 'DROP DATABASE IF EXISTS other', 'CREATE DATABASE other';

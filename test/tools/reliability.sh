@@ -74,6 +74,7 @@ row()
 	local log=$results/${2##*/}.log figures name
 
 	if grep -qE '^1\.\.0 # SKIP|skipped:' "$log"; then
+		# shellcheck disable=SC2016
 		printf '| %s | %s | not run here | | | | `%s` |\n' "$1" "$3" "${2##*/}"
 		return
 	fi
