@@ -23,7 +23,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog point attempt \
+ROOMS = eventstore catalog row_security point attempt \
 	segment archive_key archive archive_list scan \
 	stream tag lifecycle log epoch \
 	stat stat_progress stat_sample stat_store \
@@ -59,7 +59,7 @@ DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 # same change into that step, and test/t/upgrade.pl compares the two.
 DATA = $(filter-out $(DATA_built),$(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*.sql)))
 
-REGRESS = catalog stream append read log epoch guard trigger check hijack \
+REGRESS = catalog stream append read log epoch guard trigger check hijack row_security \
 	tag boundary match boundary_command boundary_rights \
 	archive archive_file \
 	event_type lifecycle upcast upcast_fold type_routes \

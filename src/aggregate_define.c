@@ -120,6 +120,7 @@ es_create_aggregate(PG_FUNCTION_ARGS)
 	char	   *name;
 	Oid			owner;
 
+	EsRequireReadWrite("es_create_aggregate()");
 	check_arguments(fcinfo);
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	owner = EsAggregateOwner(name);
@@ -147,6 +148,7 @@ es_evolve(PG_FUNCTION_ARGS)
 {
 	char	   *name = EsOwnAggregateArgument(fcinfo, 0, "aggregate");
 
+	EsRequireReadWrite("es_evolve()");
 	EsRequireArgument(fcinfo, 1, "event_type");
 	EsRequireArgument(fcinfo, 2, "expression");
 	EsCheckEventType(PG_GETARG_TEXT_PP(1));
@@ -164,6 +166,7 @@ es_drop_aggregate(PG_FUNCTION_ARGS)
 	char	   *name;
 	Oid			owner;
 
+	EsRequireReadWrite("es_drop_aggregate()");
 	EsRequireArgument(fcinfo, 0, "name");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	owner = EsAggregateOwner(name);
@@ -180,6 +183,7 @@ es_drop_aggregate(PG_FUNCTION_ARGS)
 Datum
 es_drop_evolver(PG_FUNCTION_ARGS)
 {
+	EsRequireReadWrite("es_drop_evolver()");
 	EsAggregatePartDrop(fcinfo, EsStoreGet()->evolver, "event_type",
 						"evolver of aggregate \"%s\" for event type \"%s\"");
 	PG_RETURN_VOID();

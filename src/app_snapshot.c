@@ -74,7 +74,7 @@ es_save_snapshot(PG_FUNCTION_ARGS)
 	EsNewSnapshot new = {0};
 	Relation	event;
 
-	PreventCommandIfReadOnly("es_save_snapshot()");
+	EsRequireReadWrite("es_save_snapshot()");
 	PreventCommandIfParallelMode("es_save_snapshot()");
 	EsRequireArgument(fcinfo, 0, "stream_id");
 	EsRequireArgument(fcinfo, 1, "version");

@@ -41,6 +41,7 @@
 #include "log.h"
 #include "metadata.h"
 #include "point.h"
+#include "row_security.h"
 #include "stat.h"
 #include "stream.h"
 #include "tag.h"
@@ -55,7 +56,7 @@ PG_FUNCTION_INFO_V1(es_last_position);
 /* ----- place in the stream and in the log ----- */
 
 static void
-check_version(const EsAppend *append, int64 actual)
+check_version(Relation event, const EsAppend *append, int64 actual)
 {
 	int64		expected = append->expected_version;
 	char	   *wanted;
@@ -64,6 +65,7 @@ check_version(const EsAppend *append, int64 actual)
 		(expected == ES_VERSION_EXISTS && actual > 0))
 		return;
 	EsStatCount(ES_COUNT_CONFLICTS, 1);
+	EsRowSecurityHide(event, append->stream_id);
 	wanted = expected == ES_VERSION_EXISTS ? "an existing stream" :
 		expected == ES_VERSION_NONE ? "no stream" :
 		psprintf("version " INT64_FORMAT, expected);
@@ -114,7 +116,7 @@ assign_place(Relation event, const EsStore *store, EsAppend *append)
 	if (!append->own_stream)
 		head = EsStreamHeadForAppend(event, stream_key, append->stream_id);
 	index_close(stream_key, NoLock);
-	check_version(append, head.version);
+	check_version(event, append, head.version);
 	assign_versions(append, head);
 	EsStreamHint(append->stream_id, append->events[append->nevents - 1].version);
 	EsAssignIds(append);
@@ -176,7 +178,7 @@ EsAssign(Relation event, const EsStore *store, EsAppend *append)
 		lock_append(store, append);
 	}
 	if (!append->own_stream)
-		EsStreamCheckOpen(append->stream_id);
+		EsStreamCheckOpen(event, append->stream_id);
 	assign_place(event, store, append);
 	EsStatCount(ES_COUNT_EVENTS, append->nevents);
 }
@@ -252,6 +254,7 @@ EsAppendEvents(EsAppend *append)
 	EsAssign(event, store, append);
 	EsInsertEvents(event, append);
 	EsAppendCheckArchived(append);
+	EsPoint("appended");
 	table_close(event, NoLock);	/* kept to commit */
 	return last->version;
 }
@@ -293,7 +296,7 @@ es_append(PG_FUNCTION_ARGS)
 	EsNewEvent	event = {0};
 	EsAppend	append = {.events = &event,.nevents = 1};
 
-	PreventCommandIfReadOnly("es_append()");
+	EsRequireReadWrite("es_append()");
 	PreventCommandIfParallelMode("es_append()");
 	require_argument(fcinfo, 0, "stream_id");
 	require_argument(fcinfo, 1, "event_type");
@@ -419,7 +422,7 @@ es_append_batch(PG_FUNCTION_ARGS)
 {
 	EsAppend	append = {0};
 
-	PreventCommandIfReadOnly("es_append_batch()");
+	EsRequireReadWrite("es_append_batch()");
 	PreventCommandIfParallelMode("es_append_batch()");
 	require_argument(fcinfo, 0, "stream_id");
 	require_argument(fcinfo, 1, "event_types");

@@ -291,7 +291,7 @@ es_append_if(PG_FUNCTION_ARGS)
 	Batch		batch;
 	int64		position;
 
-	PreventCommandIfReadOnly("es_append_if()");
+	EsRequireReadWrite("es_append_if()");
 	PreventCommandIfParallelMode("es_append_if()");
 	batch = batch_argument(fcinfo, 0);
 	condition = condition_arguments(fcinfo);
@@ -336,7 +336,7 @@ es_try_append_if(PG_FUNCTION_ARGS)
 	Datum		values[6] = {0};
 	bool		nulls[6] = {false, true, true, true, true, true};
 
-	PreventCommandIfReadOnly("es_try_append_if()");
+	EsRequireReadWrite("es_try_append_if()");
 	PreventCommandIfParallelMode("es_try_append_if()");
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");

@@ -421,10 +421,12 @@ decode_blocks(const EsSegmentHeader *header, const char *bytes, EsSegmentRow **r
 
 /*
  * All rows of a segment by position, in the current memory context; answers
- * what is wrong with it, or NULL.  It is not off-line.
+ * what is wrong with it, or NULL.  It is not off-line.  check_map: look also at
+ * what only those who want a single position read.
  */
 const char *
-EsArchiveTryDecode(const EsArchiveSegment *segment, EsSegmentRow ***rows, int *nrows)
+EsArchiveTryDecode(const EsArchiveSegment *segment, bool check_map,
+				   EsSegmentRow ***rows, int *nrows)
 {
 	struct varlena *content = detoast_attr(segment->content);
 	Size		total = VARSIZE_ANY_EXHDR(content);
@@ -444,6 +446,8 @@ EsArchiveTryDecode(const EsArchiveSegment *segment, EsSegmentRow ***rows, int *n
 	*nrows = segment->events;
 	*rows = palloc(Max(segment->events, 1) * sizeof(EsSegmentRow *));
 	wrong = decode_blocks(header, bytes, *rows);
+	if (wrong == NULL && check_map)
+		wrong = EsSegmentCheckMap(header, bytes + header->map.offset, *rows);
 	if (wrong != NULL)
 		return wrong;
 	if (content != segment->content)
@@ -459,7 +463,7 @@ EsArchiveDecodeAll(const EsArchiveSegment *segment, int *nrows)
 	const char *wrong;
 
 	require_content(segment);
-	wrong = EsArchiveTryDecode(segment, &rows, nrows);
+	wrong = EsArchiveTryDecode(segment, false, &rows, nrows);
 	if (wrong != NULL)
 		report_damaged(segment->segment, wrong);
 	return rows;

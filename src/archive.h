@@ -63,6 +63,7 @@ extern bool EsArchiveNextSegment(int64 after, Snapshot snapshot,
 								 EsArchiveSegment *found);
 extern EsSegmentRow **EsArchiveDecodeAll(const EsArchiveSegment *segment, int *nrows);
 extern const char *EsArchiveTryDecode(const EsArchiveSegment *segment,
+									  bool check_map,
 									  EsSegmentRow ***rows, int *nrows);
 extern void EsArchiveSetSlot(TupleTableSlot *slot, const EsSegmentRow *row);
 

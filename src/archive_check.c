@@ -238,7 +238,7 @@ check_segment(EsArchiveCheck *check, Relation event, const EsArchiveSegment *seg
 				segment->segment);
 		return;
 	}
-	wrong = EsArchiveTryDecode(segment, &rows, &n);
+	wrong = EsArchiveTryDecode(segment, true, &rows, &n);
 	if (wrong != NULL)
 	{
 		problem(check, "segment " INT64_FORMAT ": %s", segment->segment, wrong);

@@ -467,6 +467,7 @@ es_archive(PG_FUNCTION_ARGS)
 	int64		done = 0;
 	int			n;
 
+	EsRequireReadWrite("es_archive()");
 	EsRequireNonatomic(fcinfo, "es_archive()");
 	plan = plan_arguments(fcinfo);
 	if (max_segments < 1)

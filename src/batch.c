@@ -19,6 +19,7 @@
 #include "attempt.h"
 #include "batch.h"
 #include "log.h"
+#include "point.h"
 #include "upcast.h"
 
 #define NEAR_END 1000			/* events that take a moment only */
@@ -251,7 +252,9 @@ is_transient(const ErrorData *error)
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
 		case ERRCODE_TRANSACTION_ROLLBACK:
+#if ES_BUG != 112
 		case ERRCODE_INSUFFICIENT_RESOURCES:
+#endif
 		case ERRCODE_OPERATOR_INTERVENTION:
 		case ERRCODE_SYSTEM_ERROR:
 			return true;

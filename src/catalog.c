@@ -31,11 +31,12 @@
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/rls.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "compat.h"
+#include "point.h"
+#include "row_security.h"
 
 static EsStore store;			/* valid while store_known */
 static bool store_known = false;
@@ -274,15 +275,7 @@ EsCheckPrivilege(Relation event, AclMode mode)
 
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_TABLE, RelationGetRelationName(event));
-	if (event->rd_rel->relrowsecurity &&
-		check_enable_rls(relid, InvalidOid, false) == RLS_ENABLED)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("row-level security on \"%s\" applies to role \"%s\"",
-						RelationGetRelationName(event),
-						GetUserNameFromId(GetUserId(), false)),
-				 errhint("Use INSERT INTO or SELECT FROM \"%s\", which honour its policies.",
-						 RelationGetRelationName(event))));
+	EsRowSecurityRefuse(event);
 }
 
 /* es_event, opened, by one who has the privilege. */
@@ -337,6 +330,24 @@ EsFollowsOrigin(const EsStore *store)
 
 	return RecoveryInProgress() ||
 		find_subscription(store->event, NULL, &subscription, &ready);
+}
+
+/*
+ * 25006 where the transaction may not write, in the server's words, and what
+ * to do about it.  What writes calls it before it does anything else: what
+ * the server would say further on, to a lock or a transaction id, differs.
+ */
+void
+EsRequireReadWrite(const char *function)
+{
+	if (!XactReadOnly || ES_BUG == 132)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+			 errmsg("cannot execute %s in a read-only transaction", function),
+			 RecoveryInProgress() ?
+			 errhint("This server is a standby: connect to the primary.") :
+			 errhint("Call it in a transaction that is not read-only.")));
 }
 
 /* Does a subscription bring the rows of es_event_tag by itself? */

@@ -99,6 +99,7 @@ extern Oid	EsExtensionSchema(const char *name);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern Relation EsEventOpenFor(AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);
+extern void EsRequireReadWrite(const char *function);
 extern bool EsTagsAreReplicated(const EsStore *store);
 extern int64 EsSettledRead(Snapshot snapshot);
 extern void EsCatalogScan(Oid table, AttrNumber key, const char *value,

@@ -327,7 +327,7 @@ decide_under_locks(Handling *handling)
 		return true;
 	}
 	if (handling->query == NULL)
-		EsStreamCheckOpen(command->stream_id);
+		EsStreamCheckOpen(handling->event, command->stream_id);
 	check_snapshot(handling);
 	CommandCounterIncrement();
 	PushActiveSnapshot(ES_BUG == 46 ? GetActiveSnapshot() : GetTransactionSnapshot());
@@ -450,7 +450,7 @@ es_handle(PG_FUNCTION_ARGS)
 	Relation	event;
 	int64		answer;
 
-	PreventCommandIfReadOnly("es_handle()");
+	EsRequireReadWrite("es_handle()");
 	PreventCommandIfParallelMode("es_handle()");
 	if (PG_ARGISNULL(4))
 		EsRequireArgument(fcinfo, 0, "stream_id");

@@ -518,6 +518,7 @@ es_decide(PG_FUNCTION_ARGS)
 {
 	char	   *name = EsOwnAggregateArgument(fcinfo, 0, "aggregate");
 
+	EsRequireReadWrite("es_decide()");
 	EsRequireArgument(fcinfo, 1, "command_type");
 	EsRequireArgument(fcinfo, 2, "query");
 	EsCheckName(PG_GETARG_TEXT_PP(1), ES_MAX_COMMAND_TYPE, "command type");
@@ -531,6 +532,7 @@ es_decide(PG_FUNCTION_ARGS)
 Datum
 es_drop_decider(PG_FUNCTION_ARGS)
 {
+	EsRequireReadWrite("es_drop_decider()");
 	EsAggregatePartDrop(fcinfo, EsStoreGet()->decider, "command_type",
 						"decider of aggregate \"%s\" for command \"%s\"");
 	PG_RETURN_VOID();

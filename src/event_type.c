@@ -298,6 +298,7 @@ es_create_event_type(PG_FUNCTION_ARGS)
 {
 	EsDefinitionRow row;
 
+	EsRequireReadWrite("es_create_event_type()");
 	EsRequireArgument(fcinfo, 0, "event_type");
 	EsRequireArgument(fcinfo, 1, "version");
 	EsCheckEventType(PG_GETARG_TEXT_PP(0));
@@ -326,6 +327,7 @@ es_drop_event_type(PG_FUNCTION_ARGS)
 	EsDefinitionRow key;
 	char	   *what;
 
+	EsRequireReadWrite("es_drop_event_type()");
 	EsRequireArgument(fcinfo, 0, "event_type");
 	what = psprintf("event type \"%s\"", text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	if (!PG_ARGISNULL(1))

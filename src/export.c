@@ -381,7 +381,7 @@ es_detach_segment(PG_FUNCTION_ARGS)
 	FileHead	head = read_head(PG_GETARG_BYTEA_PP(1));
 	EsArchiverRow row;
 
-	PreventCommandIfReadOnly("es_detach_segment()");
+	EsRequireReadWrite("es_detach_segment()");
 	EsArchiverLock();
 	if (!EsArchiverReadRow(number, &row))
 		(void) require_segment(number);
@@ -436,7 +436,7 @@ es_import_segment(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", "exported")));
-	PreventCommandIfReadOnly("es_import_segment()");
+	EsRequireReadWrite("es_import_segment()");
 	codec = EsArchiverCodec(PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
 	head = read_head(PG_GETARG_BYTEA_PP(0));
 	EsArchiverLock();

@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "event_type.h"
 #include "insert.h"
+#include "point.h"
 #include "tag.h"
 
 /* Rows that go to the heap in one call: bounds the slots kept in memory. */
@@ -365,6 +366,7 @@ insert_rows(Relation event, EsAppend *append)
 		for (int i = 0; i < nslots; i++)
 			make_row(&inserter, slots[i], append, &append->events[done + i]);
 		insert_slots(&inserter, slots, nslots);
+		EsPoint("rows-inserted");
 		MemoryContextSwitchTo(saved);
 		ResetPerTupleExprContext(inserter.estate);
 	}

@@ -38,6 +38,7 @@
 #include "definition.h"
 #include "lifecycle.h"
 #include "point.h"
+#include "row_security.h"
 #include "stream.h"
 
 /* Columns of es_stream; the table's definition rules. */
@@ -189,7 +190,7 @@ report_tombstoned(text *stream_id)
 
 /* 55000 if nothing may be appended to the stream, which the caller has locked. */
 void
-EsStreamCheckOpen(text *stream_id)
+EsStreamCheckOpen(Relation event, text *stream_id)
 {
 	StreamSettings settings;
 
@@ -197,7 +198,10 @@ EsStreamCheckOpen(text *stream_id)
 		AcceptInvalidationMessages();
 	if (read_settings(stream_id, ES_BUG == 76 ? GetActiveSnapshot() : SnapshotSelf,
 					  &settings) && settings.tombstoned)
+	{
+		EsRowSecurityHide(event, stream_id);
 		report_tombstoned(stream_id);
+	}
 }
 
 /* ----- what is shown ----- */
@@ -333,13 +337,14 @@ lock_argument(FunctionCallInfo fcinfo, const char *function)
 	Relation	event;
 	EsStreamHead head;
 
-	PreventCommandIfReadOnly(function);
+	EsRequireReadWrite(function);
 	PreventCommandIfParallelMode(function);
 	EsRequireArgument(fcinfo, 0, "stream_id");
 	EsCheckStreamId(PG_GETARG_TEXT_PP(0));
 	event = EsEventOpen(&store, AccessShareLock);
+	EsRowSecurityRefuse(event);
 	EsStreamLock(store, PG_GETARG_TEXT_PP(0));
-	EsStreamCheckOpen(PG_GETARG_TEXT_PP(0));
+	EsStreamCheckOpen(event, PG_GETARG_TEXT_PP(0));
 	head = EsStreamHeadRead(event, PG_GETARG_TEXT_PP(0), SnapshotSelf);
 	table_close(event, AccessShareLock);
 	return head.version;

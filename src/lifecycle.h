@@ -10,7 +10,7 @@
 #include "utils/snapshot.h"
 
 extern void EsLifecycleInit(void);
-extern void EsStreamCheckOpen(text *stream_id);
+extern void EsStreamCheckOpen(Relation event, text *stream_id);
 extern int64 EsStreamFirstShown(Relation event, text *stream_id,
 								Snapshot snapshot);
 

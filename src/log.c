@@ -160,7 +160,7 @@ lock_announcement(int64 bound)
 	{
 		if (ES_BUG != 3)
 			CurrentResourceOwner = TopTransactionResourceOwner;
-		(void) LockAcquire(&tag, ShareLock, false, false);
+		(void) LockAcquire(&tag, ShareLock, ES_BUG == 110, false);
 	}
 	PG_FINALLY();
 	{
@@ -600,7 +600,7 @@ es_settle(PG_FUNCTION_ARGS)
 	XLogRecPtr	lsn;
 	char	   *query;
 
-	PreventCommandIfReadOnly("es_settle()");
+	EsRequireReadWrite("es_settle()");
 	if (EsFollowsOrigin(store))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

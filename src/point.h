@@ -13,6 +13,12 @@
  *		boundary-asked	and who may be appending to it is known
  *		lease-loaded	a consumer who fetches has read who holds what
  *		settled-between	between the two looks at the settled position
+ *		rows-inserted	a part of an append is in the table
+ *		appended		all of it is, tags included
+ *		handlers-run	a projection's batch was run, its checkpoint not moved
+ *		checkpoint-saved	and now it was
+ *		archive-written	a segment is written, its events not deleted
+ *		archive-deleted	and now they are
  *
  * -DES_BUG=n breaks the store in the n-th known way; test/mutants.txt lists
  * them, and `make mutants` shows that the tests notice.

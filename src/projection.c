@@ -443,6 +443,7 @@ es_create_projection(PG_FUNCTION_ARGS)
 	EsQuery		query = {0};
 	EsProjectionStatus status;
 
+	EsRequireReadWrite("es_create_projection()");
 	check_projection_name(PG_GETARG_TEXT_PP(0));
 	check_may_read_events(store);
 	status = first_status(store, mode == 1);
@@ -508,6 +509,7 @@ es_drop_projection(PG_FUNCTION_ARGS)
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	EsQuery		query = {0};
 
+	EsRequireReadWrite("es_drop_projection()");
 	SPI_connect();
 	open_for_change(name);
 	EsQueryAddText(&query, name);
@@ -559,6 +561,7 @@ add_to_projection(const char *name, const char *event_type, const char *sql)
 Datum
 es_on(PG_FUNCTION_ARGS)
 {
+	EsRequireReadWrite("es_on()");
 	EsCheckEventType(PG_GETARG_TEXT_PP(1));
 	add_to_projection(text_to_cstring(PG_GETARG_TEXT_PP(0)),
 					  text_to_cstring(PG_GETARG_TEXT_PP(1)),
@@ -572,6 +575,7 @@ es_on(PG_FUNCTION_ARGS)
 Datum
 es_on_batch(PG_FUNCTION_ARGS)
 {
+	EsRequireReadWrite("es_on_batch()");
 	add_to_projection(text_to_cstring(PG_GETARG_TEXT_PP(0)), NULL,
 					  text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	PG_RETURN_VOID();
@@ -589,6 +593,7 @@ es_drop_handler(PG_FUNCTION_ARGS)
 	char	   *event_type = PG_ARGISNULL(1) ? NULL : text_argument(fcinfo, 1, "event_type");
 	EsQuery		query = {0};
 
+	EsRequireReadWrite("es_drop_handler()");
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -641,6 +646,7 @@ es_pause_projection(PG_FUNCTION_ARGS)
 	EsProjection *projection;
 	int64		position = -1;
 
+	EsRequireReadWrite("es_pause_projection()");
 	SPI_connect();
 	projection = EsProjectionLock(name);
 	if (projection->status == ES_PROJECTION_PAUSED)
@@ -667,6 +673,7 @@ es_resume_projection(PG_FUNCTION_ARGS)
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	EsProjection *projection;
 
+	EsRequireReadWrite("es_resume_projection()");
 	SPI_connect();
 	projection = EsProjectionLock(name);
 	if (projection->status == ES_PROJECTION_PAUSED ||

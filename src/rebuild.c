@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
@@ -34,6 +35,7 @@
 #include "log.h"
 #include "query.h"
 #include "rebuild.h"
+#include "row_security.h"
 #include "runner.h"
 #include "shadow.h"
 
@@ -410,11 +412,13 @@ es_rebuild_projection(PG_FUNCTION_ARGS)
 {
 	Rebuild		rebuild = {0};
 
+	EsRequireReadWrite("es_rebuild_projection()");
 	EsRequireNonatomic(fcinfo, "es_rebuild_projection()");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be null", "name")));
+	EsRowSecurityRefuseCaller();	/* who is shown what fails */
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	rebuild.context = AllocSetContextCreate(CurrentMemoryContext, "eventstore rebuild",
 											ALLOCSET_DEFAULT_SIZES);
@@ -542,16 +546,31 @@ project_up_to(EsShadow *shadow, int64 up_to)
 	return runner.position;
 }
 
+/* A standby has no temporary tables, either. */
+static void
+check_may_make_tables(void)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s in a read-only transaction", "es_project_at()"),
+				 errdetail("It makes temporary tables, which a standby cannot."),
+				 errhint("Connect to the primary. For the state of one stream at any time, es_state() and es_history() work here, too.")));
+	EsRequireReadWrite("es_project_at()");
+}
+
 /*
  * es_project_at(projection text, at timestamptz, position bigint) → bigint
  */
 Datum
 es_project_at(PG_FUNCTION_ARGS)
 {
-	int64		up_to = position_argument(fcinfo);
+	int64		up_to;
 	EsShadow	shadow;
 	volatile int64 reached = 0;
 
+	check_may_make_tables();
+	up_to = position_argument(fcinfo);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -133,6 +133,7 @@ fold_stretch(Timeline *timeline, EsAggregate *aggregate, int64 from, int64 to)
 
 	EsFoldBegin(&fold, aggregate, timeline->report->event, timeline->stream_id,
 				timeline->report->snapshot);
+	fold.show_all = true;
 	fold.limit.version = from - 1;
 	fold.limit.at = DT_NOEND;
 	EsSnapshotFold(&fold);

@@ -234,7 +234,7 @@ es_retag(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 	int64		changed = 0;
 
-	PreventCommandIfReadOnly("es_retag()");
+	EsRequireReadWrite("es_retag()");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

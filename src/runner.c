@@ -42,6 +42,7 @@
 #include "log.h"
 #include "point.h"
 #include "query.h"
+#include "row_security.h"
 #include "runner.h"
 #include "snapshot.h"
 #include "stat.h"
@@ -264,6 +265,25 @@ save_checkpoint(const EsRunner *runner, TimestampTz began)
 			   " run_at = clock_timestamp(), status = $5 WHERE name = $1", &query);
 }
 
+#if ES_BUG == 111
+/* Seeded bug: a checkpoint is saved in the transaction after its handlers'. */
+static EsRunner late;
+static TimestampTz late_began;
+
+static void
+save_checkpoint_late(void)
+{
+	if (late.name == NULL)
+		return;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	save_checkpoint(&late, late_began);
+	SPI_finish();
+	PopActiveSnapshot();
+	late.name = NULL;
+}
+#endif
+
 /*
  * Lock the projection's row and read the checkpoint.  False if it is not to
  * be run, or another runner is at it.
@@ -327,8 +347,16 @@ run_locked(EsRunner *runner, int64 position)
 		EsProgressPhase("projecting", EsLastDrawn(EsStoreGet(), NULL));
 		EsProgressUpdate(position);
 		EsRunnerRun(runner);
+		EsPoint("handlers-run");
 		EsProgressEnd();
+#if ES_BUG == 111
+		late = *runner;
+		late.name = MemoryContextStrdup(TopMemoryContext, runner->name);
+		late_began = began;
+#else
 		save_checkpoint(runner, began);
+#endif
+		EsPoint("checkpoint-saved");
 		if (status == ES_PROJECTION_LIVE && runner->projection->is_inline)
 			EsProjectionChanged();
 		result = runner->batch->is_last && status == ES_PROJECTION_LIVE ?
@@ -479,6 +507,9 @@ run_all(int64 max_batches)
 			result = EsRunnerBatch(lfirst(cell));
 			SPI_commit();
 			EsRunnerBeginTransaction();
+#if ES_BUG == 111
+			save_checkpoint_late();
+#endif
 			if (result != ES_RUN_IDLE)
 				max_batches--;
 			more |= result == ES_RUN_MORE;
@@ -495,6 +526,7 @@ es_run_projections(PG_FUNCTION_ARGS)
 {
 	int64		max_batches = PG_INT64_MAX;
 
+	EsRequireReadWrite("es_run_projections()");
 	EsRequireNonatomic(fcinfo, "es_run_projections()");
 	if (!PG_ARGISNULL(0))
 		max_batches = PG_GETARG_INT32(0);
@@ -502,6 +534,7 @@ es_run_projections(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must be positive", "max_batches")));
+	EsRowSecurityRefuseCaller();	/* who hears what handlers say */
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	SPI_commit();
 	EsRunnerBeginTransaction();
@@ -648,12 +681,14 @@ es_replay_parked(PG_FUNCTION_ARGS)
 	int64		position = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
 	char	   *name;
 
+	EsRequireReadWrite("es_replay_parked()");
 	EsRequireArgument(fcinfo, 0, "name");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	if (!PG_ARGISNULL(2) && position < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must be positive", "position")));
+	EsRowSecurityRefuseCaller();	/* the count tells of streams */
 	if (means_subscription(name, PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3))))
 		PG_RETURN_INT64(EsSubscriptionReplay(name, stream_id, position));
 	PG_RETURN_INT64(replay_projection(name, stream_id, position));

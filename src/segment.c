@@ -434,16 +434,22 @@ compare_places(const void *a, const void *b)
 }
 
 static void
+make_map(StringInfo raw, Place *places, int n)
+{
+	initStringInfo(raw);
+	qsort(places, n, sizeof(Place), compare_places);
+	for (int i = 0; i < n; i++)
+		EsPutNumber(raw, places[i].position - (i == 0 ? 0 : places[i - 1].position));
+	for (int i = 0; i < n; i++)
+		EsPutNumber(raw, places[i].block);
+}
+
+static void
 put_map(StringInfo out, EsCodec codec, Place *places, int n, EsSegmentBlock *map)
 {
 	StringInfoData raw;
 
-	initStringInfo(&raw);
-	qsort(places, n, sizeof(Place), compare_places);
-	for (int i = 0; i < n; i++)
-		EsPutNumber(&raw, places[i].position - (i == 0 ? 0 : places[i - 1].position));
-	for (int i = 0; i < n; i++)
-		EsPutNumber(&raw, places[i].block);
+	make_map(&raw, places, n);
 	put_block(out, codec, &raw, map);
 	map->nrows = n;
 	pfree(raw.data);
@@ -760,6 +766,33 @@ EsSegmentDecode(const EsSegmentHeader *header, const EsSegmentBlock *block,
 	*rows = palloc0(Max(block->nrows, 1) * sizeof(EsSegmentRow));
 	get_rows(&in, *rows, block->nrows);
 	return in.bad ? "a block is not what it should be" : NULL;
+}
+
+/*
+ * Is the map what these rows, in the order of the blocks, call for?
+ */
+const char *
+EsSegmentCheckMap(const EsSegmentHeader *header, const char *stored,
+				  EsSegmentRow *const *rows)
+{
+	const EsSegmentBlock *blocks = EsSegmentBlocks(header);
+	char	   *raw = unpack_block(header, &header->map, stored);
+	Place	   *places = palloc_extended(Max(header->nevents, 1) * sizeof(Place), MCXT_ALLOC_HUGE);
+	StringInfoData map;
+	int			n = 0;
+	bool		same;
+
+	if (raw == NULL)
+		return "the checksum of its map is wrong";
+	for (uint32 block = 0; block < header->nblocks; block++)
+		for (uint32 i = 0; i < blocks[block].nrows; i++, n++)
+			places[n] = (Place) {rows[n]->position, block};
+	make_map(&map, places, n);
+	same = (uint32) map.len == header->map.raw && memcmp(map.data, raw, map.len) == 0;
+	pfree(map.data);
+	pfree(places);
+	pfree(raw);
+	return same ? NULL : "its map is not what it should be";
 }
 
 /*

@@ -87,6 +87,9 @@ extern const EsSegmentBlock *EsSegmentBlocks(const EsSegmentHeader *header);
 extern const char *EsSegmentDecode(const EsSegmentHeader *header,
 								   const EsSegmentBlock *block,
 								   const char *stored, EsSegmentRow **rows);
+extern const char *EsSegmentCheckMap(const EsSegmentHeader *header,
+									 const char *stored,
+									 EsSegmentRow *const *rows);
 extern const char *EsSegmentFindPosition(const EsSegmentHeader *header,
 										 const char *stored, int64 position,
 										 int *block);

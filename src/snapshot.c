@@ -284,7 +284,7 @@ es_take_snapshot(PG_FUNCTION_ARGS)
 	char	   *aggregate;
 	int64		version;
 
-	PreventCommandIfReadOnly("es_take_snapshot()");
+	EsRequireReadWrite("es_take_snapshot()");
 	PreventCommandIfParallelMode("es_take_snapshot()");
 	EsRequireArgument(fcinfo, 0, "stream_id");
 	event = EsEventOpenFor(ACL_SELECT);

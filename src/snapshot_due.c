@@ -187,7 +187,7 @@ es_take_snapshots(PG_FUNCTION_ARGS)
 	int64		taken;
 	bool		more;
 
-	PreventCommandIfReadOnly("es_take_snapshots()");
+	EsRequireReadWrite("es_take_snapshots()");
 	PreventCommandIfParallelMode("es_take_snapshots()");
 	EsRequireArgument(fcinfo, 0, "max_events");
 	if (PG_GETARG_INT64(0) < 0)

@@ -31,6 +31,8 @@
 #include "archive.h"
 #include "compat.h"
 #include "log.h"
+#include "point.h"
+#include "row_security.h"
 #include "scan.h"
 #include "stat.h"
 #include "stream.h"
@@ -98,8 +100,10 @@ es_stat_log(PG_FUNCTION_ARGS)
 	int64		streams = 0;
 	int64		unread;
 	int64		offline = EsLogOffline(snapshot, &unread);
+	bool		follows = EsFollowsOrigin(store);
 	int64		first;
-	int64		last;
+	int64		last = 0;
+	int64		settled;
 	Datum		values[6];
 	bool		nulls[6] = {false};
 
@@ -112,9 +116,11 @@ es_stat_log(PG_FUNCTION_ARGS)
 	values[1] = Int64GetDatum((int64) rint(streams * EsSampleWeight(&sample)));
 	values[2] = BoolGetDatum(!EsSampleIsWhole(&sample) || unread > 0);
 	values[3] = Float8GetDatum(current_speed(event, snapshot, offline));
-	values[4] = Int64GetDatum(EsLastDrawn(store, NULL));
-	values[5] = Int64GetDatum(EsFollowsOrigin(store) ? EsSettledRead(snapshot) :
-							  EsSettledNow(store, NULL));
+	settled = follows ? EsSettledRead(snapshot) : EsSettledNow(store, NULL);
+	/* a standby's sequence is ahead of what the primary handed out */
+	values[4] = Int64GetDatum(!follows ? EsLastDrawn(store, NULL) :
+							  Max(last, settled));
+	values[5] = Int64GetDatum(settled);
 	table_close(event, AccessShareLock);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
@@ -244,6 +250,8 @@ es_stream_sizes(PG_FUNCTION_ARGS)
 	Relation	index = index_open(store->stream_key, AccessShareLock);
 	StreamWalk	walk = {0};
 
+	if (ES_BUG != 117)
+		EsRowSecurityRefuse(event); /* no privilege: who watches the server may see */
 	InitMaterializedSRF(fcinfo, 0);
 	walk.scan = EsIndexBeginScan(event, index, GetActiveSnapshot(), 1);
 	walk.probe = EsIndexBeginScan(event, index, GetActiveSnapshot(), 2);

@@ -32,6 +32,7 @@
 #include "compat.h"
 #include "scan.h"
 #include "point.h"
+#include "row_security.h"
 #include "stat.h"
 #include "stream.h"
 
@@ -571,6 +572,7 @@ checked_head(Relation event, text *stream_id, TupleTableSlot *slot)
 	if (ES_BUG == 10 || !is_after_xact_snapshot(event, slot))
 		return head;
 	EsStatCount(ES_COUNT_CONFLICTS, 1);
+	EsRowSecurityHide(event, stream_id);
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("could not append to stream \"%s\" due to concurrent append",

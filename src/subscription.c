@@ -465,7 +465,7 @@ es_create_subscription(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must be positive", "max_attempts")));
 	check_may_read_events();
-	PreventCommandIfReadOnly("es_create_subscription()");
+	EsRequireReadWrite("es_create_subscription()");
 	position = place_argument(fcinfo, 1, "from_position", 2, "from_time");
 	epoch = epoch_argument(fcinfo, 9, position);
 	SPI_connect();
@@ -490,6 +490,7 @@ es_drop_subscription(PG_FUNCTION_ARGS)
 	EsQuery		query = {0};
 	char	   *name;
 
+	EsRequireReadWrite("es_drop_subscription()");
 	EsRequireArgument(fcinfo, 0, "name");
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	if (if_exists && EsSubscriptionFind(name, true) == NULL)
@@ -546,7 +547,7 @@ es_seek(PG_FUNCTION_ARGS)
 				 errmsg("\"%s\" or \"%s\" must be given", "position", "at")));
 	(void) EsSubscriptionOpen(name);
 	check_may_read_events();
-	PreventCommandIfReadOnly("es_seek()");
+	EsRequireReadWrite("es_seek()");
 	position = place_argument(fcinfo, 1, "position", 2, "at");
 	(void) lock_subscription(name, ExclusiveLock, false);
 	(void) EsSubscriptionOpen(name);

@@ -180,7 +180,7 @@ es_ack(PG_FUNCTION_ARGS)
 
 	EsRequireArgument(fcinfo, 0, "name");
 	EsRequireArgument(fcinfo, 1, "token");
-	PreventCommandIfReadOnly("es_ack()");
+	EsRequireReadWrite("es_ack()");
 	EsSubscriptionCallBegin();
 	EsLeaseOpenByToken(&lease, text_to_cstring(PG_GETARG_TEXT_PP(0)),
 					   text_to_cstring(PG_GETARG_TEXT_PP(1)));
@@ -442,7 +442,7 @@ check_epochs(Delivery *delivery)
 			continue;
 		if (delivery->epoch != 0)
 			enter_epoch(delivery, partition);
-		else if (partition->epoch != checked)
+		else if (partition->epoch != checked && ES_BUG != 116)
 		{
 			EsEpochRequire(delivery->event, delivery->store, partition->epoch);
 			checked = partition->epoch;
@@ -500,8 +500,8 @@ check_may_write(void)
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 				 errmsg("cannot fetch on a standby"),
 				 errdetail("Leases and checkpoints are written where the events are."),
-				 errhint("Fetch on the primary, or read with es_read_all() here.")));
-	PreventCommandIfReadOnly("es_fetch()");
+				 errhint("Connect to the primary, or read with es_read_all() here.")));
+	EsRequireReadWrite("es_fetch()");
 }
 
 static char *

@@ -674,6 +674,7 @@ es_renew(PG_FUNCTION_ARGS)
 	TimestampTz until;
 	EsLease		lease;
 
+	EsRequireReadWrite("es_renew()");
 	EsLeaseOpenByToken(&lease, text_to_cstring(PG_GETARG_TEXT_PP(0)),
 					   text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	until = GetCurrentTimestamp() + usecs;

@@ -710,7 +710,7 @@ es_nack(PG_FUNCTION_ARGS)
 	nacked.position = PG_GETARG_INT64(2);
 	nacked.event = EsEventOpen(&nacked.store, AccessShareLock);
 	EsCheckPrivilege(nacked.event, ACL_SELECT);
-	PreventCommandIfReadOnly("es_nack()");
+	EsRequireReadWrite("es_nack()");
 	EsLeaseOpenByToken(&nacked.lease, text_to_cstring(PG_GETARG_TEXT_PP(0)),
 					   text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	SPI_connect();

@@ -1147,6 +1147,7 @@ es_track_table(PG_FUNCTION_ARGS)
 	Settings	settings = {0};
 	Relation	rel;
 
+	EsRequireReadWrite("es_track_table()");
 	EsRequireArgument(fcinfo, 0, "table_name");
 	EsRequireArgument(fcinfo, 4, "include_existing");
 	EsRequireArgument(fcinfo, 5, "if_not_exists");
@@ -1180,6 +1181,7 @@ es_untrack_table(PG_FUNCTION_ARGS)
 	bool		if_exists;
 	bool		tracked;
 
+	EsRequireReadWrite("es_untrack_table()");
 	EsRequireArgument(fcinfo, 0, "table_name");
 	EsRequireArgument(fcinfo, 1, "if_exists");
 	if_exists = PG_GETARG_BOOL(1);

@@ -599,6 +599,7 @@ es_upcast(PG_FUNCTION_ARGS)
 {
 	EsDefinitionRow row;
 
+	EsRequireReadWrite("es_upcast()");
 	EsRequireArgument(fcinfo, 0, "event_type");
 	EsRequireArgument(fcinfo, 1, "from_version");
 	EsRequireArgument(fcinfo, 2, "expression");
@@ -624,6 +625,7 @@ es_drop_upcaster(PG_FUNCTION_ARGS)
 {
 	EsDefinitionRow key;
 
+	EsRequireReadWrite("es_drop_upcaster()");
 	EsRequireArgument(fcinfo, 0, "event_type");
 	EsRequireArgument(fcinfo, 1, "from_version");
 	EsDefinitionArguments(fcinfo, EsStoreGet()->upcaster, 2, &key);

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -14,12 +15,14 @@
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
 #include "append.h"
 #include "compat.h"
 #include "log.h"
+#include "point.h"
 #include "projection.h"
 
 #define FIRST_NAP 1				/* ms */
@@ -46,6 +49,30 @@ timeout_argument(FunctionCallInfo fcinfo, int n)
 	return usecs;
 }
 
+/*
+ * Up to where all that an inline projection did is to be seen by now.  A
+ * standby has its sequence ahead of its events, and none of the primary's
+ * locks: there it is what was written down, and what follows without a hole.
+ */
+static int64
+settled_here(void)
+{
+	const EsStore *store;
+	Relation	event = EsEventOpen(&store, AccessShareLock);
+	int64		settled;
+
+	if (EsFollowsOrigin(store) && ES_BUG != 133)
+	{
+		PushActiveSnapshot(GetLatestSnapshot());
+		settled = EsSettledByHoles(event, store, GetActiveSnapshot());
+		PopActiveSnapshot();
+	}
+	else
+		settled = EsSettledNow(store, NULL);
+	table_close(event, AccessShareLock);
+	return settled;
+}
+
 /* Has the projection passed the position?  55000 if it never will. */
 static bool
 has_passed(const char *name, int64 position)
@@ -58,7 +85,7 @@ has_passed(const char *name, int64 position)
 
 	if (!passed && projection->is_inline &&
 		projection->status == ES_PROJECTION_LIVE)
-		passed = EsSettledNow(EsStoreGet(), NULL) >= position;
+		passed = settled_here() >= position;
 	if (!passed && (projection->status == ES_PROJECTION_PAUSED ||
 					projection->status == ES_PROJECTION_STOPPED))
 		ereport(ERROR,

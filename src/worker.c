@@ -188,8 +188,11 @@ EsWorkerRequest(void)
 Datum
 es_start_worker(PG_FUNCTION_ARGS)
 {
-	int			pid = EsWorkerPid(MyDatabaseId);
+	int			pid;
 
+	if (RecoveryInProgress())
+		EsRequireReadWrite("es_start_worker()");
+	pid = EsWorkerPid(MyDatabaseId);
 	(void) EsStoreGet();
 	if (pid != 0)
 		PG_RETURN_INT32(pid);

@@ -27,6 +27,11 @@ DECLARE
 	schema text;
 	tables text;
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute es_create_publication() in a read-only transaction' USING
+			ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby: connect to the primary.';
+	END IF;
 	IF name IS NULL THEN
 		RAISE 'argument "name" must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
@@ -48,7 +53,7 @@ COMMENT ON FUNCTION es_create_publication(text) IS
 -- kin name them.  It is the log itself: nothing is written twice.  It shows what
 -- is committed, so whoever polls it by position must stop at the position in
 -- es_settled, read in the same statement.
-CREATE VIEW es_outbox AS
+CREATE VIEW es_outbox WITH (security_invoker = true) AS
 	SELECT e.event_id AS id,
 		es_category(e.stream_id) AS aggregatetype,
 		e.stream_id AS aggregateid,

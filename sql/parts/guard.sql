@@ -47,6 +47,11 @@ DECLARE
 	extension record;
 	g record;
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute es_grant() in a read-only transaction' USING
+			ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby: connect to the primary.';
+	END IF;
 	IF role IS NULL THEN
 		RAISE 'argument "role" must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
@@ -67,8 +72,8 @@ BEGIN
 			('reader', 'SELECT', 'es_event'),
 			('reader', 'SELECT', 'es_settled'),
 			('reader', 'SELECT', 'es_epoch'),
-			('reader', 'SELECT', 'es_event_tag'),
-			('reader', 'SELECT', 'es_retagged'),
+			('admin', 'SELECT', 'es_event_tag'),
+			('admin', 'SELECT', 'es_retagged'),
 			('reader', 'SELECT', 'es_stat_projection'),
 			('reader', 'SELECT', 'es_progress'),
 			('reader', 'SELECT', 'es_stat_store'),
@@ -87,9 +92,9 @@ BEGIN
 			('reader', 'SELECT', 'es_aggregate'),
 			('reader', 'SELECT', 'es_evolver'),
 			('reader', 'SELECT', 'es_decider'),
-			('reader', 'SELECT', 'es_command'),
-			('reader', 'SELECT', 'es_snapshot'),
-			('reader', 'SELECT', 'es_snapshot_cursor'),
+			('admin', 'SELECT', 'es_command'),
+			('admin', 'SELECT', 'es_snapshot'),
+			('admin', 'SELECT', 'es_snapshot_cursor'),
 			('admin', 'DELETE', 'es_snapshot'),
 			('admin', 'INSERT, UPDATE', 'es_snapshot_cursor'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_aggregate'),
@@ -100,7 +105,7 @@ BEGIN
 			('reader', 'SELECT', 'es_upcaster'),
 			('reader', 'SELECT', 'es_outbox'),
 			('admin', 'INSERT, UPDATE, DELETE', 'es_upcaster'),
-			('reader', 'SELECT', 'es_stream'),
+			('admin', 'SELECT', 'es_stream'),
 			('admin', 'INSERT, UPDATE', 'es_stream'),
 			('reader', 'SELECT', 'es_event_all'),
 			('reader', 'SELECT', 'es_stat_archive'),

@@ -40,6 +40,8 @@ COMMENT ON FUNCTION es_wait_for(text, bigint, interval) IS
 
 -- lag_events counts positions, holes included; lag_seconds is the age of the
 -- first event that is not projected yet.
+--
+-- An error may tell of events: not to one who is subject to their policies.
 CREATE VIEW es_stat_projection AS
 	SELECT p.name, p.mode, p.status, p.on_error, pg_get_userbyid(p.owner) AS owner,
 		p.position,
@@ -49,7 +51,8 @@ CREATE VIEW es_stat_projection AS
 			ELSE extract(epoch FROM clock_timestamp() - next.recorded_at)::float8 END AS lag_seconds,
 		p.events, p.events_per_second, p.run_at,
 		(SELECT count(*) FROM es_parked k WHERE k.projection = p.name) AS parked,
-		p.error_position, p.error_handler, p.last_error
+		p.error_position, p.error_handler,
+		CASE WHEN NOT row_security_active('es_event'::regclass) THEN p.last_error END AS last_error
 	FROM es_projection p
 	CROSS JOIN LATERAL (SELECT p.mode = 'inline' AND p.status = 'live') AS live(inline)
 	LEFT JOIN LATERAL (SELECT greatest(

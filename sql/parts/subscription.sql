@@ -288,7 +288,8 @@ CREATE VIEW es_stat_subscription AS
 			ELSE extract(epoch FROM clock_timestamp() - next.recorded_at)::float8 END
 			AS oldest_unacked_seconds,
 		p.in_flight + k.in_flight AS in_flight, c.consumers,
-		k.parked, k.skipped, k.parked_by_reason
+		k.parked, k.skipped,
+		CASE WHEN NOT row_security_active('es_event'::regclass) THEN k.parked_by_reason END AS parked_by_reason
 	FROM es_subscription s
 	CROSS JOIN LATERAL (SELECT min(p.position) AS position, sum(p.in_flight) AS in_flight
 		FROM es_subscription_partition p WHERE p.subscription = s.name) AS p

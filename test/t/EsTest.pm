@@ -13,7 +13,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_store wait_until crash query_quietly psql_start psql_finish
   start_load is_running finish_load store_is_sound store_hash
-  sqlstate_is);
+  sqlstate_is ask_server report_figures);
 
 # A running node with the extension in database postgres.  Settings are lines
 # of postgresql.conf; allows_streaming and the like go to init.
@@ -285,6 +285,31 @@ sub store_hash
 			(SELECT es_settled::text FROM es_settled),
 			md5(string_agg(es_event_all::text, E'\n' ORDER BY position))
 		FROM es_event_all));
+}
+
+# Ask a server that may just be coming up again.
+sub ask_server
+{
+	my ($node, $sql, $dbname) = @_;
+	my $answer;
+
+	wait_until('the server', sub {
+		my ($ret, $out, $err) = eval { $node->psql($dbname // 'postgres', $sql, on_error_stop => 1) };
+
+		die $err if defined $ret && $ret == 3;
+		$answer = $out;
+		return defined $ret && $ret == 0;
+	});
+	return $answer;
+}
+
+# The line that `make reliability` makes its table of: how many faults there
+# were, and how many events were found lost, doubled and out of order.
+sub report_figures
+{
+	my (%figures) = @_;
+
+	note 'figures: ' . join ' ', map { "$_=" . ($figures{$_} // 0) } qw(faults lost doubled reordered);
 }
 
 # The statement fails with this SQLSTATE.

@@ -5,6 +5,9 @@
 # writer asked for, since a position that is lost is handed out again: the
 # reader would take the new event for the one it has seen.  Writers log each
 # answer; whatever they got no answer for may be there or not.
+#
+# ES_ROUNDS says how often the server is killed with each setting of
+# synchronous_commit (3), ES_WRITERS how many write (4).
 use strict;
 use warnings;
 
@@ -14,8 +17,10 @@ use lib $FindBin::RealBin;
 use EsTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 
-my $writers = 4;
+my $rounds = $ENV{ES_ROUNDS} || 3;
+my $writers = $ENV{ES_WRITERS} || 4;
 my $units = 3000;    # more than a writer gets done before the crash
 
 # The WAL writer sleeps unless a page of WAL is full, so that asynchronous
@@ -26,6 +31,10 @@ my %told;            # position => event id, as readers were given them
 my $settled = 0;     # highest settled position that a reader was told
 my $acknowledged = 0;
 my $unknown = 0;
+my %found = (faults => 0, lost => 0, doubled => 0, reordered => 0);
+my ($longest, $widest) = (0, 0);    # s until the server is back; positions burnt by a crash
+my $told_events = 0;
+my $base = 0;        # what lies at or below was compared in earlier rounds
 
 # One writer's session: single appends, and transactions of three appends to
 # streams that all writers share.  The line after each says that it is done.
@@ -60,7 +69,12 @@ sub read_on
 		"SELECT position, event_id FROM es_read_all($last, 500)");
 	my $position = query_quietly($reader, 'SELECT es_settled_position()');
 
-	$told{$1} = $2 while $rows =~ /^(\d+)\|(\S+)$/mg;
+	while ($rows =~ /^(\d+)\|(\S+)$/mg)
+	{
+		$found{doubled}++ if exists $told{$1};
+		$told{$1} = $2;
+		$told_events++;
+	}
 	$settled = $position if $position > $settled;
 	return $rows ne '';
 }
@@ -70,10 +84,11 @@ sub told_is_true
 {
 	my ($name) = @_;
 	my %stored = $node->safe_psql('postgres',
-		'SELECT position, event_id FROM es_event') =~ /^(\d+)\|(\S+)$/mg;
-	my @wrong = grep { ($stored{$_} // '') ne $told{$_} } keys %told;
+		"SELECT position, event_id FROM es_event WHERE position > $base") =~ /^(\d+)\|(\S+)$/mg;
+	my @wrong = grep { $_ > $base && ($stored{$_} // '') ne $told{$_} } keys %told;
 	my $next;
 
+	$found{lost} += @wrong;
 	is("@wrong", '', "$name: what readers were given is there");
 	$node->safe_psql('postgres',
 		q(SELECT es_append('probe-1', 'Probed', '{}')));
@@ -81,6 +96,20 @@ sub told_is_true
 		q(SELECT position FROM es_read_stream('probe-1', 0, 1, true)));
 	cmp_ok($next, '>', $settled,
 		"$name: no settled position is handed out again");
+	$found{reordered}++ if $next <= $settled;
+}
+
+# Up again after a crash, which is counted.
+sub start_again
+{
+	my $began = time;
+	my $last;
+
+	$node->start;
+	$last = $node->safe_psql('postgres', q(SELECT last_value - (SELECT max(position) FROM es_event) FROM es_event_position_seq));
+	$longest = time - $began if time - $began > $longest;
+	$widest = $last if $last > $widest;
+	$found{faults}++;
 }
 
 # What each writer finds of its own afterwards: units 1..n without a hole.
@@ -89,7 +118,7 @@ sub survivors
 	return $node->safe_psql(
 		'postgres', "SELECT data ->> 'w', max((data ->> 'n')::int),
 			count(DISTINCT data ->> 'n')
-		FROM es_event WHERE data ->> 'w' LIKE '$round.%' GROUP BY 1") =~
+		FROM es_event WHERE position > $base AND data ->> 'w' LIKE '$round.%' GROUP BY 1") =~
 	  /^(\S+)\|(\d+\|\d+)$/mg;
 }
 
@@ -102,16 +131,20 @@ sub crash_under_load
 			options => "-c synchronous_commit=$commit")
 	} 1 .. $writers;
 	my $reader = $node->background_psql('postgres');
-	my $before = keys %told;
+	my $before;
 	my ($lost, $torn, $acks) = (0, 0, 0);
 	my %survived;
 
+	# A long run keeps what the last round was told.
+	($base) = (sort { $b <=> $a } keys %told, 0)[0];
+	delete @told{ grep { $_ < $base } keys %told };
+	$before = keys %told;
 	wait_until(
 		'readers to be told enough',
 		sub { read_on($reader); return keys %told >= $before + 400; });
 	crash($node);
 	eval { $reader->quit };
-	$node->start;
+	start_again();
 
 	%survived = survivors();
 	foreach my $writer (1 .. $writers)
@@ -126,6 +159,8 @@ sub crash_under_load
 		$lost++ if $commit eq 'on' && $max < $last;
 		$torn++ if $max > $last + 1 || $max != $count;
 	}
+	$found{lost} += $lost;
+	$found{doubled} += $torn;
 	$acknowledged += $acks if $commit eq 'on';
 	cmp_ok($acks, '<', $writers * $units, "$name: crashed at work");
 	is($lost, 0, "$name: no acknowledged event is lost ($acks units)");
@@ -145,7 +180,7 @@ sub crash_after_reading
 	1 while read_on($reader);
 	crash($node);
 	eval { $reader->quit };
-	$node->start;
+	start_again();
 	is($node->safe_psql('postgres', "SELECT es_stream_version('quiet-$round')"),
 		'1', "$name: the event that was read is there");
 	told_is_true($name);
@@ -166,17 +201,18 @@ sub crash_after_settling
 		ROLLBACK;
 		SELECT $function()");
 	crash($node);
-	$node->start;
+	start_again();
 	told_is_true($name);
 }
 
-crash_under_load('on') for 1 .. 3;
-crash_under_load('off') for 1 .. 3;
+crash_under_load('on') for 1 .. $rounds;
+crash_under_load('off') for 1 .. $rounds;
 crash_after_reading() for 1 .. 3;
 crash_after_settling($_) for 'es_settled_position', 'es_settle';
 
 note "$acknowledged units acknowledged durably, $unknown with unknown outcome, "
-  . keys(%told) . ' events told to readers';
+  . "$told_events events told to readers";
+note sprintf "the server is back within %.1f s; a crash burns up to $widest positions", $longest;
 store_is_sound($node, 'after all crashes');
 $node->safe_psql('postgres',
 	q(SELECT es_append('after-1', 'Appended', '{}', 0)));
@@ -186,6 +222,8 @@ like(
 	),
 	qr/^after-1$/,
 	'appending and reading go on');
+
+report_figures(%found);
 
 $node->stop;
 done_testing();
