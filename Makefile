@@ -6,6 +6,8 @@
 #	make mutants		check that the tests find each of the seeded bugs
 #	make matrix			build and test on PostgreSQL 15, 17 and 18
 #	make sanitize		the tests with assertions, valgrind and sanitizers
+#	make sqlsmith		random statements for SQLSMITH_SECONDS (an hour)
+#	make dist			the source archive, as PGXN wants it
 #	make bench			how fast, beside plain SQL and other stores
 #	make bare-check		quickstart and test in an empty Debian
 #
@@ -128,7 +130,7 @@ endif
 export PG_CONFIG
 tools = $(top)/test/tools
 
-.PHONY: all deps quickstart test mutants matrix sanitize bare-check bench
+.PHONY: all deps quickstart test mutants matrix sanitize sqlsmith dist bare-check bench
 
 deps:
 	@$(tools)/install-deps.sh test
@@ -152,6 +154,17 @@ matrix:
 sanitize:
 	@$(tools)/install-deps.sh sanitize
 	@$(tools)/sanitize.sh $(CHECKS)
+
+# On a server with assertions, where one can be built.
+sqlsmith:
+	@$(tools)/install-deps.sh sanitize
+	@PG_CONFIG=$$($(tools)/checked-postgres.sh) && export PG_CONFIG && $(tools)/sandbox.sh test/tools/sqlsmith.sh
+
+# What is committed, and nothing else; the upgrade steps and install scripts of
+# earlier versions are in it, the joined script is made by make.
+dist:
+	@git -C $(top) archive --format=zip --prefix=$(EXTENSION)-$(EXTVERSION).0/ -o $(abspath .)/$(EXTENSION)-$(EXTVERSION).0.zip HEAD
+	@echo $(EXTENSION)-$(EXTVERSION).0.zip
 
 bare-check:
 	@$(tools)/bare-check.sh
