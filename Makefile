@@ -6,6 +6,7 @@
 #	make mutants		check that the tests find each of the seeded bugs
 #	make matrix			build and test on PostgreSQL 15, 17 and 18
 #	make sanitize		the tests with assertions, valgrind and sanitizers
+#	make fuzz			made-up input for the parsers, FUZZ_SECONDS (60) for each
 #	make sqlsmith		random statements for SQLSMITH_SECONDS (an hour)
 #	make dist			the source archive, as PGXN wants it
 #	make bench			how fast, beside plain SQL and other stores
@@ -130,7 +131,7 @@ endif
 export PG_CONFIG
 tools = $(top)/test/tools
 
-.PHONY: all deps quickstart test mutants matrix sanitize sqlsmith dist bare-check bench
+.PHONY: all deps quickstart test mutants matrix sanitize fuzz sqlsmith dist bare-check bench
 
 deps:
 	@$(tools)/install-deps.sh test
@@ -155,7 +156,11 @@ sanitize:
 	@$(tools)/install-deps.sh sanitize
 	@$(tools)/sanitize.sh $(CHECKS)
 
-# On a server with assertions, where one can be built.
+# These two on a server with assertions, where one can be built.
+fuzz:
+	@$(tools)/install-deps.sh sanitize
+	@PG_CONFIG=$$($(tools)/checked-postgres.sh) && export PG_CONFIG && $(tools)/sandbox.sh test/tools/fuzz.sh
+
 sqlsmith:
 	@$(tools)/install-deps.sh sanitize
 	@PG_CONFIG=$$($(tools)/checked-postgres.sh) && export PG_CONFIG && $(tools)/sandbox.sh test/tools/sqlsmith.sh
