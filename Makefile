@@ -9,6 +9,9 @@
 #	make fuzz			made-up input for the parsers, FUZZ_SECONDS (60) for each
 #	make sqlsmith		random statements for SQLSMITH_SECONDS (an hour)
 #	make dist			the source archive, as PGXN wants it
+#	make reliability	the long forms of the tests that do damage, as a table
+#						SCENARIOS="crash soak" chooses some (test/reliability.txt)
+#	make soak			faults at random for ES_SOAK_MINUTES (30)
 #	make bench			how fast, beside plain SQL and other stores
 #	make bare-check		quickstart and test in an empty Debian
 #
@@ -26,7 +29,7 @@ ifneq ($(top),.)
 VPATH := $(top)
 endif
 
-ROOMS = eventstore catalog row_security point attempt \
+ROOMS = eventstore catalog point attempt row_security \
 	segment archive_key archive archive_list scan \
 	stream tag lifecycle log epoch \
 	stat stat_progress stat_sample stat_store \
@@ -44,7 +47,7 @@ ROOMS = eventstore catalog row_security point attempt \
 OBJS = $(addprefix src/,$(addsuffix .o,$(ROOMS)))
 
 # The installed SQL is one part a room, joined in this order.
-PARTS = catalog definition event_type upcast \
+PARTS = install catalog definition event_type upcast \
 	stream lifecycle append read log epoch \
 	aggregate snapshot state decider command trial \
 	guard tag boundary boundary_state check archive \
@@ -62,7 +65,7 @@ DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 # same change into that step, and test/t/upgrade.pl compares the two.
 DATA = $(filter-out $(DATA_built),$(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*.sql)))
 
-REGRESS = catalog stream append read log epoch guard trigger check hijack row_security \
+REGRESS = catalog stream append read log epoch guard trigger check hijack row_security privilege install \
 	tag boundary match boundary_command boundary_rights \
 	archive archive_file \
 	event_type lifecycle upcast upcast_fold type_routes \
@@ -131,7 +134,7 @@ endif
 export PG_CONFIG
 tools = $(top)/test/tools
 
-.PHONY: all deps quickstart test mutants matrix sanitize fuzz sqlsmith dist bare-check bench
+.PHONY: all deps quickstart test mutants matrix sanitize fuzz reliability soak sqlsmith dist bare-check bench
 
 deps:
 	@$(tools)/install-deps.sh test
@@ -170,6 +173,13 @@ sqlsmith:
 dist:
 	@git -C $(top) archive --format=zip --prefix=$(EXTENSION)-$(EXTVERSION).0/ -o $(abspath .)/$(EXTENSION)-$(EXTVERSION).0.zip HEAD
 	@echo $(EXTENSION)-$(EXTVERSION).0.zip
+
+reliability:
+	@$(tools)/install-deps.sh test
+	@$(tools)/sandbox.sh test/tools/reliability.sh
+
+soak:
+	@SCENARIOS=soak $(MAKE) --no-print-directory reliability
 
 bare-check:
 	@$(tools)/bare-check.sh

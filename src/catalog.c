@@ -31,12 +31,12 @@
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "compat.h"
 #include "point.h"
-#include "row_security.h"
 
 static EsStore store;			/* valid while store_known */
 static bool store_known = false;
@@ -260,6 +260,29 @@ EsEventTagOpen(const EsStore **known, LOCKMODE mode)
 
 	*known = EsStoreGet();
 	return event_tag;
+}
+
+/* Is the current user subject to policies on es_event? */
+bool
+EsRowSecurityApplies(Relation event)
+{
+	return event->rd_rel->relrowsecurity &&
+		check_enable_rls(RelationGetRelid(event), InvalidOid, true) == RLS_ENABLED;
+}
+
+/* 0A000 where only the executor could filter. */
+void
+EsRowSecurityRefuse(Relation event)
+{
+	if (!EsRowSecurityApplies(event))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("row-level security on \"%s\" applies to role \"%s\"",
+					RelationGetRelationName(event),
+					GetUserNameFromId(GetUserId(), false)),
+			 errhint("Use INSERT INTO or SELECT FROM \"%s\", which honour its policies.",
+					 RelationGetRelationName(event))));
 }
 
 /*

@@ -96,6 +96,8 @@ extern Relation EsEventOpen(const EsStore **store, LOCKMODE mode);
 extern Relation EsEventTagOpen(const EsStore **store, LOCKMODE mode);
 extern Oid	EsExtensionOwner(void);
 extern Oid	EsExtensionSchema(const char *name);
+extern bool EsRowSecurityApplies(Relation event);
+extern void EsRowSecurityRefuse(Relation event);
 extern void EsCheckPrivilege(Relation event, AclMode mode);
 extern Relation EsEventOpenFor(AclMode mode);
 extern bool EsFollowsOrigin(const EsStore *store);

@@ -17,7 +17,9 @@
  *
  * A stream is folded with SnapshotSelf, which shows what 3 says and leaves a
  * SERIALIZABLE transaction without predicate locks on its neighbours' events,
- * which the stream's lock makes needless.  A boundary is, at those levels,
+ * which the stream's lock makes needless: whoever appends to it besides is told
+ * 40001.  Not so where nothing is appended to it in the end: then it was only
+ * read, and is read once more for SERIALIZABLE to know.  A boundary is, at those levels,
  * folded with the transaction's snapshot: it may depend on events that are
  * nowhere near to what it appends, and SERIALIZABLE has to know.
  *
@@ -259,6 +261,32 @@ fold(Handling *handling)
 	handling->answer = handling->fold.version;
 }
 
+/* Does none of the decided events go to the stream that was decided on? */
+static bool
+leaves_stream_alone(const EsCommand *command, const EsDecision *decision)
+{
+	for (int i = 0; i < decision->nevents; i++)
+	{
+		const text *to = decision->stream_ids[i];
+
+		if (to == NULL ||
+			(VARSIZE_ANY_EXHDR(to) == VARSIZE_ANY_EXHDR(command->stream_id) &&
+			 memcmp(VARDATA_ANY(to), VARDATA_ANY(command->stream_id),
+					VARSIZE_ANY_EXHDR(to)) == 0))
+			return decision->rejection != NULL;
+	}
+	return true;
+}
+
+/* Let SERIALIZABLE know that the stream's end was read. */
+static void
+note_read(const Handling *handling)
+{
+	if (ES_BUG != 119 && IsolationIsSerializable())
+		(void) EsStreamHeadRead(handling->event, handling->command->stream_id,
+								GetTransactionSnapshot());
+}
+
 /* The decided events as they are to be appended. */
 static EsEventSet *
 make_events(const Handling *handling, const EsDecision *decision)
@@ -299,6 +327,8 @@ decide(Handling *handling)
 	EsDeciderDecide(handling->aggregate, decider, command->stream_id,
 					command->payload, &decision);
 	EsFoldEnd(&handling->fold);
+	if (handling->query == NULL && leaves_stream_alone(command, &decision))
+		note_read(handling);
 	if (decision.rejection != NULL)
 		report_rejection(handling, decision.rejection);
 	handling->due = handling->query == NULL &&

@@ -83,6 +83,21 @@ parse_templates(ArrayType *templates)
 	return parsed;
 }
 
+/* 42602 or 42622 for a new template that is no text to keep; those that are empty or NULL are found later. */
+static void
+check_templates(ArrayType *templates)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(templates, TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &n);
+	for (int i = 0; i < n; i++)
+		if (!nulls[i] && VARSIZE_ANY_EXHDR(DatumGetTextPP(elements[i])) > 0)
+			EsCheckName(DatumGetTextPP(elements[i]), ES_MAX_TEMPLATE, "tag template");
+}
+
 static void
 read_templates(Relation rel, HeapTuple tuple, EsVersioned *into)
 {
@@ -306,6 +321,8 @@ es_create_event_type(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must be positive", "version")));
+	if (!PG_ARGISNULL(3))
+		check_templates(PG_GETARG_ARRAYTYPE_P(3));
 	EsDefinitionArguments(fcinfo, EsStoreGet()->event_type, 4, &row);
 	if (EsDefinitionWrite(&row, ES_CONFLICT_NOTHING))
 		check_declaration(PG_GETARG_TEXT_PP(0), PG_GETARG_INT32(1));

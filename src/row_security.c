@@ -4,8 +4,8 @@
  * Policies on es_event are the executor's to enforce.  SELECT and INSERT go
  * through it and honour them.  The functions reach the table directly, so one
  * who is subject to a policy is refused by all that would show an event, or
- * tell something that only the events say (EsCheckPrivilege, or here where no
- * privilege on es_event is asked).
+ * tell something that only the events say (EsCheckPrivilege, or EsRowSecurityRefuse
+ * where no privilege on es_event is asked).
  *
  * INSERT needs one thing more.  The trigger that gives a row its place looks
  * at the stream before the executor checks the row against the policy, and what
@@ -24,36 +24,12 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/rls.h"
 
 #include "catalog.h"
 #include "point.h"
 #include "row_security.h"
 
-/* Is the current user subject to policies on es_event? */
-bool
-EsRowSecurityApplies(Relation event)
-{
-	return event->rd_rel->relrowsecurity &&
-		check_enable_rls(RelationGetRelid(event), InvalidOid, true) == RLS_ENABLED;
-}
-
-/* 0A000 where only the executor could filter. */
-void
-EsRowSecurityRefuse(Relation event)
-{
-	if (!EsRowSecurityApplies(event))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("row-level security on \"%s\" applies to role \"%s\"",
-					RelationGetRelationName(event),
-					GetUserNameFromId(GetUserId(), false)),
-			 errhint("Use INSERT INTO or SELECT FROM \"%s\", which honour its policies.",
-					 RelationGetRelationName(event))));
-}
-
-/* The same for one who comes to run what others defined. */
+/* 0A000 for one who comes to run what others defined, and is subject to policies. */
 void
 EsRowSecurityRefuseCaller(void)
 {

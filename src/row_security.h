@@ -8,8 +8,6 @@
 
 #include "utils/rel.h"
 
-extern bool EsRowSecurityApplies(Relation event);
-extern void EsRowSecurityRefuse(Relation event);
 extern void EsRowSecurityRefuseCaller(void);
 extern void EsRowSecurityHide(Relation event, text *stream_id);
 

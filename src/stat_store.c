@@ -32,7 +32,6 @@
 #include "compat.h"
 #include "log.h"
 #include "point.h"
-#include "row_security.h"
 #include "scan.h"
 #include "stat.h"
 #include "stream.h"

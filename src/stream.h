@@ -17,6 +17,7 @@
 #define ES_MAX_STREAM_ID 1024	/* bytes */
 #define ES_MAX_EVENT_TYPE 255	/* bytes */
 #define ES_MAX_TAG 255			/* bytes */
+#define ES_MAX_TEMPLATE 1024	/* bytes, of what makes a tag */
 #define ES_MAX_TAGS 64			/* an event */
 
 /*

@@ -60,6 +60,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "log.h"
+#include "point.h"
 #include "query.h"
 #include "rebuild.h"
 #include "runner.h"
@@ -329,6 +330,7 @@ start_worker(Watched *entry)
 						entry->database),
 				 errhint("Raise max_worker_processes.")));
 	entry->handle = NULL;
+	entry->wanted = ES_BUG != 114;
 	entry->not_before = TimestampTzPlusMilliseconds(entry->started, entry->delay);
 	entry->delay = Min(entry->delay * 2, LONGEST_DELAY);
 }

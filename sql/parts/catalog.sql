@@ -1,5 +1,4 @@
 -- catalog: the store's own tables.  Names resolve to the extension's schema.
-\echo Use "CREATE EXTENSION eventstore" to load this file. \quit
 
 -- Every event, once, for ever.  Nothing in it is updated, so an append is one
 -- heap insert and three index inserts and leaves nothing to clean up.

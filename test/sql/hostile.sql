@@ -57,7 +57,9 @@ CREATE TABLE seen (n int);
 SELECT es_append('s-1', 'A', '{}', tags => '{t:1}');
 SELECT sum(total_bytes) AS before FROM pg_backend_memory_contexts \gset
 
--- stream id, type, tag, type of a command; names that define
+-- stream id, type, tag, type of a command; names that define.  Characters that
+-- change the direction of writing or have no width are letters like others (some
+-- languages need them): names are compared byte by byte, and shown as they are.
 SELECT * FROM grid('text', 'SELECT es_append(%s, ''A'', ''1'')', 'SELECT es_append(''s-1'', %s, ''1'')', 'SELECT es_append(''s-1'', ''A'', ''1'', tags => ARRAY[%s])',
 	'INSERT INTO es_event (stream_id, event_type, data) VALUES (%s, ''A'', ''1'')', 'SELECT es_append_batch(%s, ''{A}'', ''{1}'')', 'SELECT es_append_batch(''s-1'', ARRAY[%s], ''{1}'')');
 SELECT * FROM grid('text', 'SELECT es_read_stream(%s)', 'SELECT es_read_all(category => %s)', 'SELECT es_read_all(event_types => ARRAY[%s])', 'SELECT es_stream_version(%s)',

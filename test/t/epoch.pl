@@ -214,4 +214,5 @@ ok($was_refused, 'a restored dump refuses what came after it was taken');
 is_whole($primary, $known, 'and then nothing is missed', db => 'restored');
 is($primary->safe_psql('restored', 'SELECT count(DISTINCT store_id) FROM es_epoch'), '1', 'it is the same store');
 
+report_figures(faults => $rounds + 3, lost => $rounds - $refused);
 done_testing();

@@ -72,6 +72,7 @@ cmp_ok($flips, '>', 2, "$flips times live, $rebuilds rebuilds");
 is($wrong, 0, 'the live read table is in step with the events at any time');
 is($node->safe_psql('postgres', $difference), '', 'and at the end');
 store_is_sound($node, 'afterwards');
+report_figures(faults => $flips + $rebuilds, lost => $wrong);
 
 $node->stop;
 done_testing();

@@ -108,6 +108,7 @@ is(drift(), '', 'nor at the end');
 is( $node->safe_psql('postgres', 'SELECT max(e.position) <= max(p.position) FROM es_event e, es_projection p'),
 	't', 'which was reached');
 store_is_sound($node, 'afterwards');
+report_figures(faults => $in_work, doubled => $wrong);
 
 $node->stop;
 done_testing();

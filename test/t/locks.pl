@@ -152,5 +152,6 @@ $importer->quit;
 $appender->quit;
 
 store_is_sound($node, 'store');
+report_figures(faults => 4);
 $node->stop;
 done_testing();

@@ -6,6 +6,8 @@
 # COPY.  Readers poll meanwhile and write down what they are given, in the
 # order in which they are given it.  In the end that is compared with the
 # table, which is the only judge.
+#
+# ES_SECONDS says for how long (15).
 use strict;
 use warnings;
 
@@ -15,7 +17,8 @@ use lib $FindBin::RealBin;
 use EsTest;
 use Test::More;
 
-my $seconds = 15;
+my $seconds = $ENV{ES_SECONDS} || 15;
+my %found = (lost => 0, doubled => 0, reordered => 0);
 my $node = new_store('main');
 
 $node->safe_psql(
@@ -83,19 +86,24 @@ foreach my $reader (sort keys %readers)
 	my $got = "SELECT position FROM delivered WHERE reader = '$reader'";
 
 	is($err, '', "$reader: polled to the end");
-	is( $node->safe_psql(
+	my $verdict = $node->safe_psql(
 			'postgres', "SELECT
 			(SELECT count(*) FROM ($wanted EXCEPT ALL $got) x) || ' missed, ' ||
 			(SELECT count(*) FROM ($got EXCEPT ALL $wanted) x) || ' too many, ' ||
 			(SELECT count(*) FROM (
 				SELECT position < lag(position) OVER (ORDER BY n) AS back
-				FROM delivered WHERE reader = '$reader') x WHERE back) || ' out of order'"
-		),
+				FROM delivered WHERE reader = '$reader') x WHERE back) || ' out of order'");
+
+	is( $verdict,
 		'0 missed, 0 too many, 0 out of order',
 		"$reader: every event once, in order ("
 		  . $node->safe_psql('postgres',
 			"SELECT count(*) || ' events in ' || (SELECT polls FROM polls WHERE reader = '$reader') || ' polls' FROM ($got) x")
 		  . ')');
+	my ($missed, $again, $back) = $verdict =~ /(\d+)/g;
+	$found{lost} += $missed;
+	$found{doubled} += $again;
+	$found{reordered} += $back;
 }
 
 note $node->safe_psql(
@@ -109,6 +117,8 @@ is( $node->safe_psql(
 		'postgres', q(SELECT count(*) FROM es_event WHERE event_type = 'Undone')),
 	'0', 'nothing rolled back is there');
 store_is_sound($node, 'store');
+report_figures(%found, faults => $node->safe_psql('postgres',
+		'SELECT last_value - (SELECT count(*) FROM es_event) FROM es_event_position_seq'));
 
 $node->stop;
 done_testing();

@@ -118,6 +118,7 @@ is( positions(),
 $node->safe_psql('postgres', q(COMMIT PREPARED 'idle'));
 $node->safe_psql('other', q(COMMIT PREPARED 'far'));
 store_is_sound($node, 'store');
+report_figures(faults => 1);
 
 $node->stop;
 done_testing();

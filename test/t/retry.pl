@@ -18,7 +18,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $clients = 4;
-my $appends = 60;    # of each client
+my $appends = $ENV{ES_APPENDS} || 60;    # of each client; a multiple of 3
 my $node = new_store('main', undef, allows_streaming => 1);
 
 # What a client does for its n-th append: single, in a transaction, or a batch.
@@ -162,6 +162,7 @@ foreach my $client (1 .. $clients)
 is("@wrong", '', 'and is the same later');
 is(store_hash($node, 'postgres'), $before, 'retries append nothing');
 store_is_sound($node, 'store');
+report_figures(faults => $tries - $total, lost => $total - keys %answer, doubled => scalar @wrong);
 
 $node->stop;
 done_testing();

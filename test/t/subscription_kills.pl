@@ -153,6 +153,12 @@ is( ask(q(SELECT count(*) FROM (SELECT e.version <> row_number() OVER (PARTITION
 	'0', 'and each stream was met in order');
 is(ask('SELECT count(*) FROM es_subscription_parked'), '0', 'nothing was parked');
 store_is_sound($node, 'at the end');
+report_figures(faults => $killed,
+	lost => ask(q(SELECT count(*) FROM es_event e WHERE NOT EXISTS (SELECT FROM handled h WHERE h.position = e.position)
+		OR NOT EXISTS (SELECT FROM done d WHERE d.position = e.position))),
+	doubled => ask('SELECT count(*) - count(DISTINCT position) FROM done'),
+	reordered => ask(q(SELECT count(*) FROM (SELECT e.version <> row_number() OVER (PARTITION BY e.stream_id ORDER BY h.n) AS wrong
+		FROM (SELECT position, min(n) AS n FROM handled GROUP BY position) AS h JOIN es_event e USING (position)) AS x WHERE wrong)));
 foreach my $psql (values %running) { eval { psql_finish($psql) } }
 $node->stop;
 done_testing();

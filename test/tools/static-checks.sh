@@ -114,6 +114,22 @@ check_sql-holds-scripts-only()
 	! printf '%s\n' $(files 'sql/*.sql') | grep -vE '^sql/parts/|^sql/eventstore--[0-9.]+(--[0-9.]+)?\.sql$|^$'
 }
 
+# An install script creates, and takes nothing over that is there; a function with
+# its owner's rights, and one whose body is a text, has a search_path that is
+# fixed.  (expected/privilege.out: nobody is let in by way of PUBLIC.)
+check_install-script-is-safe()
+{
+	# shellcheck disable=SC2046
+	no_line 'OR REPLACE|IF NOT EXISTS' $(files 'sql/parts/*.sql')
+	# shellcheck disable=SC2046
+	! awk '
+		/^CREATE (OR REPLACE )?(FUNCTION|PROCEDURE) / { statement = $0; path = definer = 0; open = 1 }
+		open && /SECURITY DEFINER|LANGUAGE (sql|plpgsql)/ { definer = 1 }
+		open && /SET search_path = pg_catalog, pg_temp/ { path = 1 }
+		open && (/^AS \$\$/ || /;$/) { if (definer && !path) print FILENAME ": " statement; open = 0 }
+	' $(files 'sql/parts/*.sql' 'sql/eventstore--*.sql') | grep .
+}
+
 # What was released stays as it was: databases were made by it.  Everything but
 # the step to the version that is being made is frozen, and nothing is missing.
 check_released-sql-is-frozen()
