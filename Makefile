@@ -6,6 +6,9 @@
 #	make mutants		check that the tests find each of the seeded bugs
 #	make matrix			build and test on PostgreSQL 15, 17 and 18
 #	make sanitize		the tests with assertions, valgrind and sanitizers
+#	make fuzz			made-up input for the parsers, FUZZ_SECONDS (60) for each
+#	make sqlsmith		random statements for SQLSMITH_SECONDS (an hour)
+#	make dist			the source archive, as PGXN wants it
 #	make reliability	the long forms of the tests that do damage, as a table
 #						SCENARIOS="crash soak" chooses some (test/reliability.txt)
 #	make soak			faults at random for ES_SOAK_MINUTES (30)
@@ -131,7 +134,7 @@ endif
 export PG_CONFIG
 tools = $(top)/test/tools
 
-.PHONY: all deps quickstart test mutants matrix sanitize reliability soak bare-check bench
+.PHONY: all deps quickstart test mutants matrix sanitize fuzz reliability soak sqlsmith dist bare-check bench
 
 deps:
 	@$(tools)/install-deps.sh test
@@ -155,6 +158,21 @@ matrix:
 sanitize:
 	@$(tools)/install-deps.sh sanitize
 	@$(tools)/sanitize.sh $(CHECKS)
+
+# These two on a server with assertions, where one can be built.
+fuzz:
+	@$(tools)/install-deps.sh sanitize
+	@PG_CONFIG=$$($(tools)/checked-postgres.sh) && export PG_CONFIG && $(tools)/sandbox.sh test/tools/fuzz.sh
+
+sqlsmith:
+	@$(tools)/install-deps.sh sanitize
+	@PG_CONFIG=$$($(tools)/checked-postgres.sh) && export PG_CONFIG && $(tools)/sandbox.sh test/tools/sqlsmith.sh
+
+# What is committed, and nothing else; the upgrade steps and install scripts of
+# earlier versions are in it, the joined script is made by make.
+dist:
+	@git -C $(top) archive --format=zip --prefix=$(EXTENSION)-$(EXTVERSION).0/ -o $(abspath .)/$(EXTENSION)-$(EXTVERSION).0.zip HEAD
+	@echo $(EXTENSION)-$(EXTVERSION).0.zip
 
 reliability:
 	@$(tools)/install-deps.sh test

@@ -60,9 +60,24 @@ BEGIN
 END
 $$;
 
--- subscription: the epoch of a checkpoint
+-- A function whose arguments change is dropped and created, and belongs into the
+-- lists here and at the end.  Who was granted it is remembered here, and is
+-- granted the new one at the end.
+SELECT pg_catalog.set_config('eventstore_update.granted', coalesce((
+	SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(p.proname,
+			a.grantee::pg_catalog.regrole::pg_catalog.text, a.is_grantable))
+		FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
+		WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[
+			'es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean)',
+			'es_fetch(text, text, integer, interval, text)'
+			]::pg_catalog.regprocedure[])
+		AND a.grantee OPERATOR(pg_catalog.<>) ALL (ARRAY[p.proowner, 0::pg_catalog.oid])
+	)::pg_catalog.text, '[]'), true);
+
+-- subscription: consumers name the epoch in which they were told
 ALTER TABLE es_subscription_partition ADD COLUMN epoch bigint;
 COMMENT ON COLUMN es_subscription_partition.epoch IS 'history that the checkpoint belongs to, as the consumer said; null: nobody said';
+DROP FUNCTION es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean);
 CREATE FUNCTION es_create_subscription(
 	name          text,
 	from_position bigint      DEFAULT NULL,
@@ -78,6 +93,7 @@ CREATE FUNCTION es_create_subscription(
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean, bigint) IS
 	'define a subscription: a durable cursor over the log for consumers outside the database';
+DROP FUNCTION es_fetch(text, text, integer, interval, text);
 CREATE FUNCTION es_fetch(
 	name      text,
 	consumer  text,
@@ -103,66 +119,8 @@ CREATE FUNCTION es_fetch(
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
 COMMENT ON FUNCTION es_fetch(text, text, integer, interval, text, bigint) IS
 	'the next events of a subscription for a consumer, with a token to acknowledge them by';
-REVOKE ALL ON FUNCTION
-	es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean, bigint),
-	es_fetch(text, text, integer, interval, text, bigint) FROM PUBLIC;
--- Who could call the function of 0.1 can call this one.
-DO $$
-DECLARE
-	g record;
-BEGIN
-	FOR g IN
-		SELECT v.new::pg_catalog.regprocedure AS signature, a.grantee, a.is_grantable
-			FROM (VALUES
-				('es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean)',
-				 'es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean, bigint)'),
-				('es_fetch(text, text, integer, interval, text)', 'es_fetch(text, text, integer, interval, text, bigint)')
-			) AS v(old, new)
-			JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) v.old::pg_catalog.regprocedure
-			CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a
-			WHERE a.grantee OPERATOR(pg_catalog.<>) p.proowner
-	LOOP
-		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', g.signature,
-			CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::pg_catalog.regrole::pg_catalog.text END,
-			CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
-	END LOOP;
-END
-$$;
-DROP FUNCTION es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean);
-DROP FUNCTION es_fetch(text, text, integer, interval, text);
 
--- row security: what views show to one who is subject to policies on es_event
-CREATE OR REPLACE VIEW es_outbox WITH (security_invoker = true) AS
-	SELECT e.event_id AS id,
-		es_category(e.stream_id) AS aggregatetype,
-		e.stream_id AS aggregateid,
-		e.event_type AS type,
-		e.data AS payload,
-		e.recorded_at AS "timestamp",
-		e.metadata OPERATOR(pg_catalog.->>) 'traceparent' AS traceparent,
-		e.position
-	FROM es_event e;
-CREATE OR REPLACE VIEW es_stat_projection AS
-	SELECT p.name, p.mode, p.status, p.on_error, pg_get_userbyid(p.owner) AS owner,
-		p.position,
-		CASE WHEN live.inline THEN 0
-			ELSE greatest(coalesce(last.position, 0) - p.position, 0) END AS lag_events,
-		CASE WHEN live.inline OR next.recorded_at IS NULL THEN 0
-			ELSE extract(epoch FROM clock_timestamp() - next.recorded_at)::float8 END AS lag_seconds,
-		p.events, p.events_per_second, p.run_at,
-		(SELECT count(*) FROM es_parked k WHERE k.projection = p.name) AS parked,
-		p.error_position, p.error_handler,
-		CASE WHEN NOT row_security_active('es_event'::regclass) THEN p.last_error END AS last_error
-	FROM es_projection p
-	CROSS JOIN LATERAL (SELECT p.mode = 'inline' AND p.status = 'live') AS live(inline)
-	LEFT JOIN LATERAL (SELECT greatest(
-			(SELECT e.position FROM es_event e ORDER BY e.position DESC LIMIT 1),
-			(SELECT max(s.last_position) FROM es_archive_segment s)) AS position) AS last ON true
-	LEFT JOIN LATERAL (SELECT coalesce(
-			(SELECT s.first_recorded_at FROM es_archive_segment s
-				WHERE s.last_position > p.position ORDER BY s.segment LIMIT 1),
-			(SELECT e.recorded_at FROM es_event e
-				WHERE e.position > p.position ORDER BY e.position LIMIT 1)) AS recorded_at) AS next ON true;
+-- Row security on es_event is honoured by what tells of events.
 CREATE OR REPLACE VIEW es_stat_subscription AS
 	SELECT s.name, pg_get_userbyid(s.owner) AS owner, s.partitions, s.hold, p.position,
 		greatest(coalesce(last.position, 0) - p.position, 0) AS lag_events,
@@ -194,9 +152,39 @@ CREATE OR REPLACE VIEW es_stat_subscription AS
 				WHERE a.last_position > p.position ORDER BY a.segment LIMIT 1),
 			(SELECT e.recorded_at FROM es_event e
 				WHERE e.position > p.position ORDER BY e.position LIMIT 1)) AS recorded_at) AS next ON true;
+CREATE OR REPLACE VIEW es_stat_projection AS
+	SELECT p.name, p.mode, p.status, p.on_error, pg_get_userbyid(p.owner) AS owner,
+		p.position,
+		CASE WHEN live.inline THEN 0
+			ELSE greatest(coalesce(last.position, 0) - p.position, 0) END AS lag_events,
+		CASE WHEN live.inline OR next.recorded_at IS NULL THEN 0
+			ELSE extract(epoch FROM clock_timestamp() - next.recorded_at)::float8 END AS lag_seconds,
+		p.events, p.events_per_second, p.run_at,
+		(SELECT count(*) FROM es_parked k WHERE k.projection = p.name) AS parked,
+		p.error_position, p.error_handler,
+		CASE WHEN NOT row_security_active('es_event'::regclass) THEN p.last_error END AS last_error
+	FROM es_projection p
+	CROSS JOIN LATERAL (SELECT p.mode = 'inline' AND p.status = 'live') AS live(inline)
+	LEFT JOIN LATERAL (SELECT greatest(
+			(SELECT e.position FROM es_event e ORDER BY e.position DESC LIMIT 1),
+			(SELECT max(s.last_position) FROM es_archive_segment s)) AS position) AS last ON true
+	LEFT JOIN LATERAL (SELECT coalesce(
+			(SELECT s.first_recorded_at FROM es_archive_segment s
+				WHERE s.last_position > p.position ORDER BY s.segment LIMIT 1),
+			(SELECT e.recorded_at FROM es_event e
+				WHERE e.position > p.position ORDER BY e.position LIMIT 1)) AS recorded_at) AS next ON true;
+CREATE OR REPLACE VIEW es_outbox WITH (security_invoker = true) AS
+	SELECT e.event_id AS id,
+		es_category(e.stream_id) AS aggregatetype,
+		e.stream_id AS aggregateid,
+		e.event_type AS type,
+		e.data AS payload,
+		e.recorded_at AS "timestamp",
+		e.metadata OPERATOR(pg_catalog.->>) 'traceparent' AS traceparent,
+		e.position
+	FROM es_event e;
 
--- guard: readers no longer get tables whose rows tell of events.  Grants that
--- were made stay.
+-- What cannot be written on a standby says so, with a hint.
 CREATE OR REPLACE FUNCTION es_grant(role regrole, level text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
@@ -377,8 +365,6 @@ BEGIN
 	END LOOP;
 END
 $$;
-
--- What cannot be written on a standby says so, with a hint.
 CREATE OR REPLACE FUNCTION es_create_publication(name text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
@@ -404,5 +390,47 @@ BEGIN
 						  'es_archive_segment', 'es_archive_run', 'es_archive_key']) AS t;
 	EXECUTE format('CREATE PUBLICATION %I FOR TABLE %s WITH (publish = %L)', name, tables, 'insert, update, delete');
 	EXECUTE format('COMMENT ON PUBLICATION %I IS %L', name, 'the event store, for another server that has it');
+END
+$$;
+
+-- Comes last: nothing of what is new is open to PUBLIC.
+REVOKE ALL ON FUNCTION
+	es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean, bigint),
+	es_fetch(text, text, integer, interval, text, bigint)
+	FROM PUBLIC;
+DO $$
+DECLARE
+	granted pg_catalog.jsonb;
+	function pg_catalog.regprocedure;
+BEGIN
+	FOR granted IN SELECT pg_catalog.jsonb_array_elements(
+		pg_catalog.current_setting('eventstore_update.granted')::pg_catalog.jsonb)
+	LOOP
+		SELECT p.oid INTO STRICT function
+			FROM pg_catalog.pg_proc p
+			JOIN pg_catalog.pg_depend d ON d.objid OPERATOR(pg_catalog.=) p.oid
+				AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+				AND d.deptype OPERATOR(pg_catalog.=) 'e'
+			JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+				AND e.extname OPERATOR(pg_catalog.=) 'eventstore'
+			WHERE p.proname OPERATOR(pg_catalog.=) (granted OPERATOR(pg_catalog.->>) 0);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s %s', function,
+			granted OPERATOR(pg_catalog.->>) 1,
+			CASE WHEN (granted OPERATOR(pg_catalog.->) 2)::pg_catalog.bool THEN 'WITH GRANT OPTION' END);
+	END LOOP;
+	-- What an extension's script grants counts as the extension's own, and
+	-- would be left out of dumps; but it is the users'.
+	PERFORM pg_catalog.set_config('allow_system_table_mods', 'on', true);
+	UPDATE pg_catalog.pg_init_privs i
+		SET initprivs = ARRAY(SELECT a FROM pg_catalog.unnest(i.initprivs) a, pg_catalog.aclexplode(ARRAY[a]) x
+			WHERE x.grantee OPERATOR(pg_catalog.=) p.proowner)
+		FROM pg_catalog.pg_proc p
+		WHERE i.objoid OPERATOR(pg_catalog.=) p.oid
+		AND i.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+		AND p.oid OPERATOR(pg_catalog.=) ANY (ARRAY[
+			'es_create_subscription(text, bigint, timestamptz, text[], text, integer, text, integer, boolean, bigint)',
+			'es_fetch(text, text, integer, interval, text, bigint)'
+			]::pg_catalog.regprocedure[]);
+	PERFORM pg_catalog.set_config('allow_system_table_mods', 'off', true);
 END
 $$;
