@@ -12,8 +12,9 @@
 # and as in any extension: make, make install, make installcheck, make clean,
 # with PG_CONFIG for another PostgreSQL than the first in PATH.
 
-EXTENSION = eventstore
+EXTENSION = eventstore eventstore_router
 EXTVERSION = 0.1
+ROUTERVERSION = 0.1
 MODULE_big = eventstore
 HEADERS_eventstore = src/eventstore.h
 
@@ -52,8 +53,12 @@ PARTS = catalog definition event_type upcast \
 	stat report \
 	comment privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
-DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*--*.sql))
-DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
+DATA = $(patsubst $(top)/%,%,$(wildcard $(top)/sql/eventstore*--*--*.sql))
+DATA_built = sql/eventstore--$(EXTVERSION).sql sql/eventstore_router--$(ROUTERVERSION).sql
+
+# The router, an extension of its own for a database that holds no events.
+ROUTER_PARTS = partition stream boundary log subscription definition table stat check privilege
+ROUTER_PART_FILES = $(addprefix sql/router/,$(addsuffix .sql,$(ROUTER_PARTS)))
 
 REGRESS = catalog stream append read log epoch guard trigger check hijack \
 	tag boundary match boundary_command boundary_rights \
@@ -104,7 +109,10 @@ endif
 
 $(OBJS): $(wildcard $(top)/src/*.h)
 
-$(DATA_built): $(PART_FILES) $(top)/Makefile
+sql/eventstore--$(EXTVERSION).sql: $(PART_FILES) $(top)/Makefile
+	cat $(filter %.sql,$^) > $@
+
+sql/eventstore_router--$(ROUTERVERSION).sql: $(ROUTER_PART_FILES) $(top)/Makefile
 	cat $(filter %.sql,$^) > $@
 
 else
