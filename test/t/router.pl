@@ -137,7 +137,7 @@ router(q(SELECT es_create_subscription('sub', '{}', category => 'w')));
 my $load = { out => '', err => '' };
 $load->{run} = IPC::Run::start([ $one->installed_command('pgbench'), '-n', '-c', $writers, '-T', $seconds, '-f', $script, $one->connstr('router') ],
 	'>', \$load->{out}, '2>', \$load->{err});
-router(q(CREATE TABLE seen (n bigserial, shard int, "position" bigint); CREATE TABLE seen_rows (LIKE seen); CREATE TABLE fetched (LIKE seen)));
+router(q(CREATE TABLE seen (n bigserial, shard int, "position" bigint); CREATE TABLE seen_rows (shard int, "position" bigint); CREATE TABLE fetched (LIKE seen_rows)));
 my ($batch, $rows, $token) = ('{}', '{}', '');
 my $end = 0;
 while ($end < 2)
