@@ -135,7 +135,7 @@ append_to_file($script, "\\set s random(1, 200)\nSELECT es_append('w-' || :s, 'W
 	  . "\\set s random(1, 200)\nSELECT es_append('w-' || :s, 'Other', '{}');\n");
 router(q(SELECT es_create_subscription('sub', '{}', category => 'w')));
 my $load = { out => '', err => '' };
-$load->{run} = IPC::Run::start([ $one->installed_command('pgbench'), '-n', '-c', $writers, '-T', $seconds, '-f', $script, $one->connstr('router') ],
+$load->{run} = IPC::Run::start([ $one->installed_command('pgbench'), '-n', '-R', '100', '-c', $writers, '-T', $seconds, '-f', $script, $one->connstr('router') ],
 	'>', \$load->{out}, '2>', \$load->{err});
 router(q(CREATE TABLE seen (n bigserial, shard int, "position" bigint); CREATE TABLE seen_rows (shard int, "position" bigint); CREATE TABLE fetched (LIKE seen_rows)));
 my ($batch, $rows, $token) = ('{}', '{}', '');
@@ -146,7 +146,7 @@ while ($end < 2)
 	my $more = 1;
 	while ($more)
 	{
-		my $max = 1 + int rand 60;
+		my $max = 1 + int rand 300;
 		my $next = router(qq(WITH b AS MATERIALIZED (SELECT * FROM es_read_batch('$batch', $max, event_types => '{Written}')),
 			i AS (INSERT INTO seen (shard, "position") SELECT s, e.position FROM b, unnest(b.shards) WITH ORDINALITY AS s(s, o)
 				JOIN unnest(b.events) WITH ORDINALITY AS e("position", a2, a3, a4, a5, a6, a7, a8, a9, a10, o) USING (o) ORDER BY o)
