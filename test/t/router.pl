@@ -11,6 +11,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use EsTest;
+use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use Test::More;
 
