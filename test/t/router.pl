@@ -143,7 +143,8 @@ my ($batch, $rows, $token) = ('{}', '{}', '');
 my $end = 0;
 while ($end < 2)
 {
-	$end++ unless is_running($load);
+	# pumping a process that has just ended is an error
+	$end++ if $end || !eval { is_running($load) };
 	my $more = 1;
 	while ($more)
 	{
