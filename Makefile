@@ -18,8 +18,9 @@
 # and as in any extension: make, make install, make installcheck, make clean,
 # with PG_CONFIG for another PostgreSQL than the first in PATH.
 
-EXTENSION = eventstore
+EXTENSION = eventstore eventstore_router
 EXTVERSION = 0.2
+ROUTERVERSION = 0.1
 MODULE_big = eventstore
 HEADERS_eventstore = src/eventstore.h
 
@@ -58,12 +59,18 @@ PARTS = install catalog definition event_type upcast \
 	stat report \
 	comment privilege
 PART_FILES = $(addprefix sql/parts/,$(addsuffix .sql,$(PARTS)))
-DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
+STORE_built = sql/eventstore--$(EXTVERSION).sql
+ROUTER_built = sql/eventstore_router--$(ROUTERVERSION).sql
+DATA_built = $(STORE_built) $(ROUTER_built)
 # Beside it, what was released: install scripts, which never change any more
 # (test/frozen.sha256), and the upgrade steps.  The step to EXTVERSION brings
 # the version before to what the parts create: whoever changes a part writes the
 # same change into that step, and test/t/upgrade.pl compares the two.
-DATA = $(filter-out $(DATA_built),$(patsubst $(top)/%,%,$(wildcard $(top)/sql/$(EXTENSION)--*.sql)))
+DATA = $(filter-out $(DATA_built),$(patsubst $(top)/%,%,$(wildcard $(top)/sql/eventstore*--*.sql)))
+
+# The router, an extension of its own for a database that holds no events.
+ROUTER_PARTS = partition stream boundary log subscription definition table stat check privilege
+ROUTER_PART_FILES = $(addprefix sql/router/,$(addsuffix .sql,$(ROUTER_PARTS)))
 
 REGRESS = catalog stream append read log epoch guard trigger check hijack row_security privilege install \
 	tag boundary match boundary_command boundary_rights \
@@ -114,7 +121,10 @@ endif
 
 $(OBJS): $(wildcard $(top)/src/*.h)
 
-$(DATA_built): $(PART_FILES) $(top)/Makefile
+$(STORE_built): $(PART_FILES) $(top)/Makefile
+	cat $(filter %.sql,$^) > $@
+
+$(ROUTER_built): $(ROUTER_PART_FILES) $(top)/Makefile
 	cat $(filter %.sql,$^) > $@
 
 else
@@ -171,8 +181,8 @@ sqlsmith:
 # What is committed, and nothing else; the upgrade steps and install scripts of
 # earlier versions are in it, the joined script is made by make.
 dist:
-	@git -C $(top) archive --format=zip --prefix=$(EXTENSION)-$(EXTVERSION).0/ -o $(abspath .)/$(EXTENSION)-$(EXTVERSION).0.zip HEAD
-	@echo $(EXTENSION)-$(EXTVERSION).0.zip
+	@git -C $(top) archive --format=zip --prefix=eventstore-$(EXTVERSION).0/ -o "$(CURDIR)/eventstore-$(EXTVERSION).0.zip" HEAD
+	@echo eventstore-$(EXTVERSION).0.zip
 
 reliability:
 	@$(tools)/install-deps.sh test

@@ -104,6 +104,7 @@ missing()
 optional()
 {
 	[[ $level == build ]] && return
+	! debian_server || pg_can --pkglibdir plproxy.so || echo postgresql-PG-plproxy
 	have redis-server || echo redis-server
 	have nats-server || [[ -x /usr/sbin/nats-server ]] || echo nats-server
 	have node || printf '%s\n' nodejs npm
@@ -219,7 +220,7 @@ if [[ ${#packages[@]} -gt 0 ]]; then
 		exit 1
 	fi
 fi
-for package in "${extras[@]}"; do
+for package in "${extras[@]//PG/$(debian_major)}"; do
 	echo "installing with apt: $package"
 	install_stopped "$package" || echo "$package cannot be installed: the tests that need it are skipped" >&2
 done
