@@ -111,7 +111,7 @@ check_no-machine-paths()
 check_sql-holds-scripts-only()
 {
 	# shellcheck disable=SC2046
-	! printf '%s\n' $(files 'sql/*.sql') | grep -vE '^sql/parts/|^sql/eventstore--[0-9.]+(--[0-9.]+)?\.sql$|^$'
+	! printf '%s\n' $(files 'sql/*.sql') | grep -vE '^sql/(parts|router)/|^sql/eventstore--[0-9.]+(--[0-9.]+)?\.sql$|^$'
 }
 
 # An install script creates, and takes nothing over that is there; a function with
