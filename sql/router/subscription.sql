@@ -13,17 +13,19 @@ CREATE FUNCTION es_create_subscription(
 	partitions integer DEFAULT 1,
 	hold text DEFAULT 'stream',
 	max_attempts integer DEFAULT 10,
-	if_not_exists boolean DEFAULT false
+	if_not_exists boolean DEFAULT false,
+	epoch jsonb DEFAULT NULL
 ) RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE
 AS $$
 	SELECT @extschema@.es_define_each(ARRAY(SELECT pg_catalog.format(
-		'SELECT @extschema@.es_create_subscription(name => %L::text, from_position => %L::bigint, from_time => %L::timestamp with time zone, event_types => %L::text[], category => %L::text, partitions => %L::integer, hold => %L::text, max_attempts => %L::integer, if_not_exists => %L::boolean)',
-		es_create_subscription.name, (es_create_subscription.from_position OPERATOR(pg_catalog.->>) s::text), es_create_subscription.from_time, es_create_subscription.event_types, es_create_subscription.category, es_create_subscription.partitions, es_create_subscription.hold, es_create_subscription.max_attempts, es_create_subscription.if_not_exists)
+		'SELECT @extschema@.es_create_subscription(name => %L::text, from_position => %L::bigint, from_time => %L::timestamp with time zone, event_types => %L::text[], category => %L::text, partitions => %L::integer, hold => %L::text, max_attempts => %L::integer, if_not_exists => %L::boolean, epoch => %L::bigint)',
+		es_create_subscription.name, (es_create_subscription.from_position OPERATOR(pg_catalog.->>) s::text), es_create_subscription.from_time, es_create_subscription.event_types, es_create_subscription.category, es_create_subscription.partitions, es_create_subscription.hold, es_create_subscription.max_attempts, es_create_subscription.if_not_exists,
+		(es_create_subscription.epoch OPERATOR(pg_catalog.->>) s::text))
 		FROM pg_catalog.unnest(@extschema@.es_shards()) AS s,
-		(SELECT @extschema@.es_vector(es_create_subscription.from_position)) AS v(checked) ORDER BY s))
+		(SELECT @extschema@.es_vector(es_create_subscription.from_position), @extschema@.es_vector(es_create_subscription.epoch)) AS v(checked, known) ORDER BY s))
 $$;
-COMMENT ON FUNCTION es_create_subscription(text, jsonb, timestamptz, text[], text, integer, text, integer, boolean) IS
+COMMENT ON FUNCTION es_create_subscription(text, jsonb, timestamptz, text[], text, integer, text, integer, boolean, jsonb) IS
 	'define a subscription on every partition';
 
 CREATE FUNCTION es_drop_subscription(name text, if_exists boolean DEFAULT false) RETURNS void
@@ -70,6 +72,7 @@ COMMENT ON FUNCTION es_token(text) IS
 CREATE FUNCTION es_shards_fetch(
 	shards integer[],
 	acks text[],
+	epochs bigint[],
 	subscription text,
 	consumer text,
 	share integer,
@@ -93,11 +96,11 @@ CREATE FUNCTION es_shards_fetch(
 	LANGUAGE plproxy VOLATILE PARALLEL UNSAFE
 AS $$
 	CLUSTER 'eventstore';
-	SPLIT shards, acks;
+	SPLIT shards, acks, epochs;
 	RUN ON shards;
-	SELECT (shards)[1] AS shard, f.* FROM @extschema@.es_fetch(subscription, consumer, share, lease, NULLIF((acks)[1], '')) AS f;
+	SELECT (shards)[1] AS shard, f.* FROM @extschema@.es_fetch(subscription, consumer, share, lease, NULLIF((acks)[1], ''), NULLIF((epochs)[1], 0)) AS f;
 $$;
-COMMENT ON FUNCTION es_shards_fetch(integer[], text[], text, text, integer, interval) IS
+COMMENT ON FUNCTION es_shards_fetch(integer[], text[], bigint[], text, text, integer, interval) IS
 	'the next events of a subscription on some partitions';
 
 CREATE FUNCTION es_fetch(
@@ -105,7 +108,8 @@ CREATE FUNCTION es_fetch(
 	consumer text,
 	max_count integer DEFAULT 100,
 	lease interval DEFAULT '30 s',
-	ack text DEFAULT NULL
+	ack text DEFAULT NULL,
+	epoch jsonb DEFAULT NULL
 ) RETURNS TABLE (
 	shard integer,
 	positions jsonb,
@@ -136,7 +140,8 @@ BEGIN
 	positions := '{}';
 	FOR shard, es_fetch.token, attempt, partition, "position", version, recorded_at, event_id, type_version, stream_id, event_type, data, metadata, tags IN
 		WITH f AS MATERIALIZED (SELECT f.* FROM @extschema@.es_shards_fetch(all_shards,
-			ARRAY(SELECT coalesce(acks ->> s::text, '') FROM unnest(all_shards) AS s ORDER BY s), name, consumer, share, lease) AS f)
+			ARRAY(SELECT coalesce(acks ->> s::text, '') FROM unnest(all_shards) AS s ORDER BY s),
+			coalesce(@extschema@.es_vector(es_fetch.epoch), array_fill(0::bigint, ARRAY[n])), name, consumer, share, lease) AS f)
 		SELECT f.shard, t.token, f.attempt, f.partition, f.position, f.version, f.recorded_at, f.event_id, f.type_version,
 				f.stream_id, f.event_type, f.data, f.metadata, f.tags
 			FROM f, (SELECT jsonb_object_agg(d.shard, d.token)::text AS token FROM f AS d) AS t
@@ -147,7 +152,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION es_fetch(text, text, integer, interval, text) IS
+COMMENT ON FUNCTION es_fetch(text, text, integer, interval, text, jsonb) IS
 	'the next events of a subscription on every partition, with one token to acknowledge them by';
 
 CREATE FUNCTION es_shards_ack(shards integer[], tokens text[], positions bigint[], subscription text) RETURNS SETOF integer

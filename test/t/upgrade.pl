@@ -39,7 +39,9 @@ my $catalog = q(
 		UNION ALL SELECT name, format('column %s %s %s %s null %s default %s identity %s generated %s storage %s compression %s target %s acl %s options %s comment %s',
 				row_number() OVER (PARTITION BY a.attrelid ORDER BY attnum), attname, format_type(atttypid, atttypmod), attcollation::regcollation,
 				attnotnull, pg_get_expr(adbin, adrelid), attidentity, attgenerated, attstorage, attcompression,
-				nullif(attstattarget, -1), attacl, attoptions, col_description(a.attrelid, attnum))
+				nullif(attstattarget, -1), attacl,
+				-- a server of its own may mark columns of views
+				array(SELECT o FROM unnest(attoptions) o WHERE o !~ '^pg_' ORDER BY 1), col_description(a.attrelid, attnum))
 			FROM relation r JOIN pg_attribute a ON a.attrelid = r.oid AND attnum > 0 AND NOT attisdropped LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
 		UNION ALL SELECT name, format('%s %s %s %s', pg_get_indexdef(indexrelid), indisvalid, indisreplident, i.reloptions) FROM relation r
 			JOIN pg_index ON indrelid = r.oid JOIN pg_class i ON i.oid = indexrelid
