@@ -142,7 +142,7 @@ SELECT count(*) FROM es_event;
 SELECT (try('INSERT INTO es_event (stream_id, event_type, data) VALUES (''umbrella-1'', ''A'', ''1'')')).*;
 ROLLBACK;
 SELECT (try('COPY es_event (stream_id, event_type, data) FROM STDIN')).*;
-COPY es_event (stream_id, event_type, data) FROM STDIN;
+\copy es_event (stream_id, event_type, data) FROM '/dev/null'
 RESET ROLE;
 SELECT count(*), max(version) FROM es_event WHERE stream_id = 'umbrella-1';
 SELECT name, n FROM (SELECT 'umbrella' AS name, count(*) AS n FROM es_event_all WHERE stream_id LIKE 'umbrella%') u;

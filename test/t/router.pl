@@ -178,6 +178,9 @@ foreach my $check ([ 'seen', q(event_types => '{Written}'), 'batches with a filt
 is(router(q(SELECT count(*) FROM (SELECT "position" < lag("position") OVER (PARTITION BY shard ORDER BY n) AS back FROM seen) x WHERE back)), '0', 'in order');
 my $nothing = router(q(SELECT positions FROM es_read_batch('{}', 10, event_types => '{None}')));
 is(router("SELECT count(*) FROM es_read_all('$nothing')"), '0', 'a filter that matches nothing moves the vector to the end');
+sqlstate_is($one, qq(SELECT * FROM $_), '55000', "$_", dbname => 'router')
+  foreach q(es_fetch('sub', 'a consumer', epoch => '{"2": 7}')), q(es_read_all(epoch => '{"2": 7}')),
+  q(es_create_subscription('sub2', epoch => '{"2": 7}'));
 sqlstate_is($one, q(SELECT * FROM es_read_all('{"4": 1}')), '22023', 'a vector of other partitions is refused', dbname => 'router');
 
 # ----- options in the wrong order -----
