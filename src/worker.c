@@ -659,27 +659,38 @@ rest_is_over(void)
 	return false;
 }
 
+/* What a look at the log, before the projections ran, found. */
+typedef struct Look
+{
+	int64		drawn;			/* the last position drawn */
+	bool		in_flight;		/* not all up to there was settled */
+} Look;
+
 /*
- * Sleep until there is something to do: woken, positions drawn since the
- * last look, or a rest that is over.
+ * Sleep until there is something to do: woken, positions drawn since the last
+ * look, what was in flight then is settled now, or a rest that is over.
+ *
+ * The latch alone would not do.  A commit that waits for a standby, or for a
+ * lock, waits on the same latch, and takes a wake-up that arrives meanwhile
+ * away.
  */
 static void
-wait_for_work(int64 *seen)
+wait_for_work(Look *last)
 {
 	bool		woken = false;
 
 	for (;;)
 	{
-		int64		drawn;
-		bool		in_flight;
+		Look		now;
 
-		look_around(&drawn, &in_flight);
-		if (woken || drawn != *seen || rest_is_over())
+		look_around(&now.drawn, &now.in_flight);
+		if (woken || now.drawn != last->drawn || (last->in_flight && !now.in_flight) ||
+			rest_is_over())
 		{
-			*seen = drawn;
+			*last = now;
 			return;
 		}
-		woken = sleep_for(in_flight ? IN_FLIGHT_TICK : WORKER_TICK) || in_flight;
+		woken = sleep_for(now.in_flight ? IN_FLIGHT_TICK : WORKER_TICK) || now.in_flight;
 		if (woken)
 			EsSubscriptionWake();
 	}
@@ -692,7 +703,7 @@ EsWorkerMain(Datum arg)
 												  "eventstore worker",
 												  ALLOCSET_DEFAULT_SIZES);
 	WorkerStart start;
-	int64		seen = -1;
+	Look		last = {.drawn = -1};
 
 	slot = DatumGetInt32(arg);
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
@@ -705,7 +716,7 @@ EsWorkerMain(Datum arg)
 	take_post();
 	for (;;)
 	{
-		wait_for_work(&seen);
+		wait_for_work(&last);
 		run_projections(context);
 	}
 }

@@ -213,6 +213,8 @@ is(scalar keys %event, scalar @acked, 'and none that was not acknowledged in the
 # Async projection and subscribers.
 my ($last) = $cluster->query(q(SELECT max(position) FROM es_event));
 is($cluster->query("SELECT es_wait_for('totals', $last, '60 s')"), 't', 'the worker of the last leader runs the projection to the end');
+note $cluster->query(q(SELECT 'projection: ' || p::text FROM es_stat_projection p));
+note $cluster->query(q(SELECT 'check: ' || concat_ws(' | ', check_name, detail) FROM es_check() WHERE status <> 'ok'));
 my $by_hand = q(SELECT stream_id, count(*), sum((data->>'n')::bigint) FROM es_event WHERE event_type = 'Written' GROUP BY 1 ORDER BY 1);
 is($cluster->query('SELECT * FROM total ORDER BY 1'), $cluster->query($by_hand), 'each event is in the read model once');
 is_deeply([ map { told($_, 'failed') } 'inside', 'outside', map { "writer$_" } 1 .. $writers ], [], 'no client failed');
