@@ -24,6 +24,8 @@ use Time::HiRes qw(time usleep);
 my $missing = EsPatroni::missing();
 plan skip_all => "$missing; install Debian's patroni and etcd-server" if $missing;
 
+plan skip_all => 'make reliability runs it (ES_FAILOVERS, ES_FORKS)'
+  unless defined $ENV{ES_FAILOVERS} || defined $ENV{ES_FORKS};
 my $failovers = $ENV{ES_FAILOVERS} // 1;
 my $forks = $ENV{ES_FORKS} // 0;
 my $writers = 4;
