@@ -4,7 +4,7 @@
 # double effect.  With replication that lags, what only the old leader had is
 # gone, and nobody goes on from a place in it in silence.
 #
-#	ES_FAILOVERS	how many leaders are killed with synchronous replication (1)
+#	ES_FAILOVERS	how many leaders are killed with synchronous replication (1; none set: skipped)
 #	ES_FORKS		and how many whose last events no standby has (0)
 use strict;
 use warnings;
